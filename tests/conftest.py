@@ -1,0 +1,13 @@
+"""Strict settings for every test: no silent broadcasting, no silent casts, no reused keys, no warnings."""
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_debug_key_reuse", True)
+
+from hypothesis import settings  # noqa: E402  (JAX must be configured before anything imports it further)
+
+settings.register_profile("asyncpatch", derandomize=True, deadline=None, max_examples=20)
+settings.load_profile("asyncpatch")
