@@ -1,0 +1,55 @@
+"""The converter: any source to a folder of ArrayRecord files.
+
+Invariants: records keep the order of their source, so both give the same batches; converting twice gives the
+same bytes; a folder under its final name is complete.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+import grain
+from array_record.python.array_record_module import ArrayRecordWriter
+from rich.progress import track
+
+from asyncpatch.data.base import AbstractRecords, AbstractSource
+from asyncpatch.data.record_format import Sidecar, encode_record, shard_names
+
+WRITER_OPTIONS = "group_size:1"  # one image to a chunk: reading one would cost reading its whole group otherwise
+READING = grain.ReadOptions(num_threads=16, prefetch_buffer_size=64)  # images decoded ahead of the writer
+RECORDS_WORTH_A_BAR = 20_000  # some seconds of writing
+
+
+def write_array_records(source: AbstractSource, folder: str | Path, shards: int = 1) -> None:
+    """Write all records of `source`, in order, to the new folder `folder`, in `shards` files of equal length.
+
+    The folder gets its name when it is complete: a run that fails leaves nothing under that name.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; remove it or choose another name")
+    records = source.open()
+    if not 1 <= shards <= len(records):
+        raise ValueError(f"{len(records)} images cannot fill {shards} shards; give 1 to {len(records)} shards")
+    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    partial.mkdir(parents=True)
+    try:
+        _write_shards(records, [str(partial / name) for name in shard_names(shards)])
+        Sidecar(len(records), records.shape, records.class_names, shards).write(partial)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # there is nothing left to remove unless something failed
+
+
+def _write_shards(records: AbstractRecords, paths: list[str]) -> None:
+    count = len(records)
+    ends = [count * (shard + 1) // len(paths) for shard in range(len(paths))]
+    encoded = iter(grain.MapDataset.source(records).map(encode_record).to_iter_dataset(READING))
+    with contextlib.closing(encoded):
+        bar = iter(track(encoded, "Writing records", total=count, disable=count < RECORDS_WORTH_A_BAR))
+        for path, start, end in zip(paths, [0, *ends], ends, strict=False):
+            with contextlib.closing(ArrayRecordWriter(path, WRITER_OPTIONS)) as writer:
+                for content in itertools.islice(bar, end - start):
+                    writer.write(content)

@@ -1,0 +1,125 @@
+"""An endless stream of batches that depends on the seed and the step alone.
+
+The stream of images is: shuffle anew in every epoch, epochs one after the other, transform with random numbers
+drawn for the position in the stream. Global batch `k` is images `k * batch_size` onwards of that stream, dealt to the
+processes in contiguous blocks, so that the blocks joined in the order of the processes are the global batch.
+
+Invariants: global batches are the same, image for image and in order, for any number of workers and processes;
+`iterate(k)` begins with `batch(k)`. So a run that saved its step can go on with another number of either.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import TypedDict
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Float32, Int32
+
+from asyncpatch.data.base import AbstractRecords, Record
+from asyncpatch.data.transforms import AbstractTransform, to_float
+
+MAX_SEED = 2**32 - 1  # Grain's limit
+THREAD_READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # batches made beside the train step
+WORKER_READING = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)  # for each worker process
+
+
+class Batch(TypedDict):
+    """One process's block of a global batch."""
+
+    image: Float32[np.ndarray, "batch height width channel"]
+    label: Int32[np.ndarray, " batch"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+    """Random access to the batches of one process, and iteration with prefetching. Made by `batches`."""
+
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    workers: int
+    dataset: grain.MapDataset = dataclasses.field(repr=False)
+
+    def batch(self, step: int) -> Batch:
+        """The batch at `step`, made on the spot."""
+        return self.dataset[_checked_step(step)]
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """The batches from `start_step` on, without end, prefetched. `close()` it, or drop it, to free its workers."""
+        rest = self.dataset[_checked_step(start_step) :]
+        return _prefetched(rest, self.workers)
+
+
+def batches(
+    records: AbstractRecords,
+    batch_size: int,
+    seed: int,
+    transforms: tuple[AbstractTransform, ...] = (),
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+) -> Batches:
+    """The batches of process `process_index` out of `process_count`; `batch_size` counts the images of all.
+
+    `workers` processes prepare batches beside this one; with 0, threads do. A program that uses workers needs the
+    usual `if __name__ == "__main__":`, as they are started afresh. Batches may be larger than the data set.
+    """
+    _check_arguments(batch_size, seed, process_index, process_count, workers)
+    local_size = batch_size // process_count
+    stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(_Chain(transforms))
+    blocks = stream.batch(local_size, drop_remainder=True)[process_index::process_count].map(_finish)
+    return Batches(stream[0]["image"].shape, records.class_names, workers, blocks)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    """All transforms of a record, in order, on one stream of random numbers."""
+
+    transforms: tuple[AbstractTransform, ...]
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Record:
+        image = record["image"]
+        for transform in self.transforms:
+            image = transform(image, rng)
+        return {"image": image, "label": record["label"]}
+
+
+def _finish(batch: dict[str, np.ndarray]) -> Batch:
+    return {"image": to_float(batch["image"]), "label": batch["label"]}
+
+
+def _prefetched(dataset: grain.MapDataset, workers: int) -> Iterator[Batch]:
+    if workers == 0:
+        stream = iter(dataset.to_iter_dataset(THREAD_READING))
+    else:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, and absl wants them parsed
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        stream = iter(dataset.to_iter_dataset(WORKER_READING).mp_prefetch(options))
+    with contextlib.closing(stream):
+        yield from stream
+
+
+def _checked_step(step: int) -> int:
+    if step < 0:
+        raise ValueError(f"steps count from 0, got {step}; give the number of batches seen so far")
+    return step
+
+
+def _check_arguments(batch_size: int, seed: int, process_index: int, process_count: int, workers: int) -> None:
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index must lie in [0, {process_count}), got {process_index}; "
+            "give jax.process_index() and jax.process_count()"
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"a batch of {batch_size} images cannot be dealt to {process_count} processes alike; "
+            f"give a positive multiple of {process_count}"
+        )
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed must lie in [0, {MAX_SEED}], got {seed}; give a smaller non-negative number")
+    if workers < 0:
+        raise ValueError(f"workers must be 0 (threads) or more, got {workers}; give the number of processes")

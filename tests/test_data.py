@@ -1,0 +1,626 @@
+"""Laws of every source and of the batch pipeline, and the errors that bad files and bad arguments must give."""
+
+import dataclasses
+import gzip
+import itertools
+import json
+import logging
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import grain
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from asyncpatch.data import (
+    AbstractRecords,
+    AbstractSource,
+    ArrayRecords,
+    Batches,
+    Digits,
+    Folds,
+    IdxFiles,
+    ImageFolder,
+    InMemoryRecords,
+    PadTo,
+    RandomFlip,
+    Record,
+    batches,
+    check_image,
+    hold_out,
+    to_float,
+    to_uint8,
+    write_array_records,
+)
+from asyncpatch.data.image_folder import read_image
+
+# --- Small data sets on disk
+
+
+def idx_bytes(array: np.ndarray, magic: int) -> bytes:
+    return struct.pack(f">{array.ndim + 1}I", magic, *array.shape) + array.tobytes()
+
+
+def write_idx(folder: Path, count: int = 12) -> IdxFiles:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 6, 5), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.uint8) % 3
+    (folder / "images.gz").write_bytes(gzip.compress(idx_bytes(images, 0x803)))
+    (folder / "labels").write_bytes(idx_bytes(labels, 0x801))
+    return IdxFiles(str(folder / "images.gz"), str(folder / "labels"))
+
+
+def write_photos(folder: Path, size: int = 16) -> ImageFolder:
+    """Crops of two real photographs, as JPEG and PNG, in two classes, one of them nested."""
+    temple, flower = (Image.fromarray(photo) for photo in load_sample_images().images)
+    for name, photo in {"temple/a": temple, "flower": flower}.items():
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            crop = photo.crop((100 * i, 50 * i, 100 * i + 90, 50 * i + 60))
+            crop.save(folder / "photos" / name / f"{i}.JPEG")
+            crop.save(folder / "photos" / name / f"{i}.png")
+    (folder / "photos" / "flower" / "notes.txt").write_text("not an image")
+    return ImageFolder(str(folder / "photos"), size)
+
+
+def write_converted(folder: Path) -> ArrayRecords:
+    write_array_records(write_idx(folder), folder / "records", shards=5)
+    return ArrayRecords(str(folder / "records"))
+
+
+SOURCES: dict[str, Callable[[Path], AbstractSource]] = {
+    "digits": lambda folder: Digits(),
+    "idx": write_idx,
+    "folder": write_photos,
+    "array_records": write_converted,
+    "folds": lambda folder: Folds(write_idx(folder), 4, (0, 3)),
+}
+
+
+@pytest.fixture(params=SOURCES)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractSource:
+    return SOURCES[request.param](tmp_path)
+
+
+def same_record(one: Record, other: Record) -> bool:
+    return all(one[k].dtype == other[k].dtype and np.array_equal(one[k], other[k]) for k in ("image", "label"))
+
+
+# --- Laws of sources
+
+
+def check_well_formed(records: AbstractRecords) -> None:
+    assert len(records) >= 1
+    assert len(set(records.class_names)) == len(records.class_names)
+    for i in (0, len(records) // 2, len(records) - 1):
+        record = records[i]
+        assert record["image"].dtype == np.uint8
+        assert record["image"].shape == records.shape
+        assert record["label"].dtype == np.int32
+        assert record["label"].shape == ()
+        assert 0 <= record["label"] < len(records.class_names)
+
+
+def check_depends_on_index_alone(records: AbstractRecords) -> None:
+    first = [records[i] for i in (0, 1, 2)]
+    again = [records[i] for i in (2, 1, 0)]
+    assert all(same_record(*pair) for pair in zip(first, reversed(again), strict=True))
+
+
+def check_survives_pickling(records: AbstractRecords) -> None:
+    copy = pickle.loads(pickle.dumps(records))
+    assert len(copy) == len(records)
+    assert (copy.shape, copy.class_names) == (records.shape, records.class_names)
+    assert all(same_record(copy[i], records[i]) for i in range(3))
+
+
+LAWS = [check_well_formed, check_depends_on_index_alone, check_survives_pickling]
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_records(source, law):
+    law(source.open())
+
+
+class WrongRecords(AbstractRecords):
+    """Breaks every law: the label is outside, images change with each reading, and it refuses to be pickled."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Record:
+        image = np.random.default_rng().integers(0, 256, self.shape, dtype=np.uint8)
+        return {"image": image, "label": np.asarray(7, np.int32)}
+
+    def __reduce__(self):
+        raise AssertionError("cannot be pickled")
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_laws_reject_wrong_records(law):
+    with pytest.raises(AssertionError):
+        law(WrongRecords((4, 4, 1), ("a", "b")))
+
+
+def test_source_is_a_plain_value(source):
+    assert source == dataclasses.replace(source)
+    assert hash(source) == hash(dataclasses.replace(source))
+    fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    plain = {name: value for name, value in fields.items() if not isinstance(value, AbstractSource)}
+    back = json.loads(json.dumps(plain))
+    assert {k: tuple(v) if isinstance(v, list) else v for k, v in back.items()} == plain
+
+
+def test_converting_keeps_records_and_their_order(source, tmp_path):
+    write_array_records(source, tmp_path / "converted", shards=3)
+    original, converted = source.open(), ArrayRecords(str(tmp_path / "converted")).open()
+    assert (converted.shape, converted.class_names) == (original.shape, original.class_names)
+    assert len(converted) == len(original)
+    assert all(same_record(original[i], converted[i]) for i in range(len(original)))
+
+
+# --- What each source holds
+
+
+def test_digits_span_the_whole_range():
+    records = Digits().open()
+    assert (len(records), records.shape, len(records.class_names)) == (1797, (8, 8, 1), 10)
+    assert (records.images.min(), records.images.max()) == (0, 255)
+
+
+def test_idx_reads_what_was_written(tmp_path):
+    records = write_idx(tmp_path).open()
+    expected = np.random.default_rng(0).integers(0, 256, (12, 6, 5), dtype=np.uint8)
+    assert np.array_equal(records.images[..., 0], expected)
+    assert records.labels.tolist() == [0, 1, 2] * 4
+
+
+def test_folder_takes_classes_and_files_in_order(tmp_path):
+    records = write_photos(tmp_path).open()
+    assert records.class_names == ("flower", "temple")
+    assert [Path(path).name for path in records.paths[:3]] == ["0.JPEG", "0.png", "1.JPEG"]
+    assert records.labels.tolist() == [0] * 6 + [1] * 6
+
+
+def test_folder_crops_the_centre_and_averages_areas(tmp_path):
+    """Pillow averages along rows, rounds, averages along columns and rounds again: at most 1/2 twice."""
+    photo = load_sample_images().images[0][:64, :96]
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    expected = photo[:, 16:80].reshape(16, 4, 16, 4, 3).mean((1, 3))
+    assert np.abs(read_image(str(tmp_path / "a.png"), 16) - expected).max() <= 1
+
+
+def test_folds_are_disjoint_and_complete():
+    records = Digits().open()
+    training, held_out = (part.open() for part in hold_out(Digits(), one_in=7))
+    assert sorted([*training.indices, *held_out.indices]) == list(range(len(records)))
+    assert same_record(held_out[2], records[14])
+
+
+# --- Every kind of image file becomes RGB of 8 bits
+
+
+GRADIENT = np.linspace(0, 255, 64, dtype=np.uint8).reshape(8, 8)
+
+
+def save(path: Path, image: Image.Image, **options) -> str:
+    image.save(path, **options)
+    return str(path)
+
+
+def palette_image() -> Image.Image:
+    return Image.fromarray(GRADIENT).convert("P")
+
+
+GREY_FILES = {
+    "grey": lambda folder: save(folder / "a.png", Image.fromarray(GRADIENT)),
+    "rgb": lambda folder: save(folder / "a.ppm", Image.fromarray(GRADIENT).convert("RGB")),
+    "16 bit": lambda folder: save(folder / "a.png", Image.fromarray(GRADIENT.astype(np.uint16) * 257)),
+    "cmyk": lambda folder: save(folder / "a.tif", Image.fromarray(GRADIENT).convert("RGB").convert("CMYK")),
+    "palette": lambda folder: save(folder / "a.gif", palette_image()),
+    "opaque": lambda folder: save(folder / "a.png", Image.fromarray(GRADIENT).convert("RGBA")),
+}
+
+
+@pytest.mark.parametrize("write", GREY_FILES.values(), ids=GREY_FILES)
+def test_every_pixel_format_reads_the_same(write, tmp_path):
+    read = read_image(write(tmp_path), 8)
+    assert read.dtype == np.uint8
+    assert np.array_equal(read, np.repeat(GRADIENT[..., None], 3, axis=2))
+
+
+def test_transparent_pixels_show_white(tmp_path):
+    colours = np.zeros((8, 8, 4), np.uint8)
+    colours[:4] = [10, 20, 30, 255]
+    read = read_image(save(tmp_path / "a.png", Image.fromarray(colours)), 8)
+    assert (read[:4] == [10, 20, 30]).all()
+    assert (read[4:] == 255).all()
+
+
+def test_rotation_tag_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter clockwise
+    read = read_image(save(tmp_path / "a.png", Image.fromarray(GRADIENT), exif=exif), 8)
+    assert np.array_equal(read[..., 0], np.rot90(GRADIENT, -1))
+
+
+def test_small_images_are_enlarged(tmp_path):
+    read = read_image(save(tmp_path / "a.png", Image.fromarray(GRADIENT)), 32)
+    assert np.abs(read[16, :, 0].astype(int)[::4] - GRADIENT[4]).max() < 16
+
+
+# --- Corrupt images
+
+
+def corrupt_one(folder: ImageFolder) -> Path:
+    victim = Path(folder.root) / "flower" / "1.png"
+    victim.write_bytes(victim.read_bytes()[:2000])
+    return victim
+
+
+def test_corrupt_image_is_counted_named_and_skipped(tmp_path, caplog):
+    source = dataclasses.replace(write_photos(tmp_path), max_corrupt_share=0.1)
+    whole = source.open()
+    victim = corrupt_one(source)
+    with caplog.at_level(logging.WARNING):
+        rest = source.open()
+    assert str(victim) in caplog.text
+    assert "skipped 1 corrupt images of 12" in caplog.text
+    assert set(whole.paths) - set(rest.paths) == {str(victim)}
+    assert rest.labels.tolist() == [0] * 5 + [1] * 6
+
+
+def test_too_many_corrupt_images_stop_the_run(tmp_path):
+    source = dataclasses.replace(write_photos(tmp_path), max_corrupt_share=0.05)
+    victim = corrupt_one(source)
+    with pytest.raises(ValueError, match=r"1 of 12 images .* corrupt, more than the share of 0.05") as error:
+        source.open()
+    assert str(victim) in str(error.value)
+
+
+def test_a_file_of_another_kind_and_a_float_image_are_corrupt(tmp_path):
+    source = dataclasses.replace(write_photos(tmp_path), max_corrupt_share=0.2)
+    (Path(source.root) / "flower" / "text.png").write_text("not an image")
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(Path(source.root) / "flower" / "float.tif")
+    assert len(source.open()) == 12
+
+
+# --- Errors of sources, before any compute
+
+
+@pytest.mark.parametrize(
+    ("layout", "error", "message"),
+    [
+        (lambda root: None, FileNotFoundError, "no folder at"),
+        (lambda root: root.mkdir(), ValueError, "has no sub-folders"),
+        (lambda root: (root / "cat").mkdir(parents=True), ValueError, "class folder .*cat holds no image"),
+    ],
+    ids=["missing", "empty", "empty class"],
+)
+def test_folder_without_images(tmp_path, layout, error, message):
+    layout(tmp_path / "root")
+    with pytest.raises(error, match=message):
+        ImageFolder(str(tmp_path / "root"), 8).open()
+
+
+IMAGES = idx_bytes(np.zeros((3, 4, 4), np.uint8), 0x803)
+LABELS = idx_bytes(np.zeros(3, np.uint8), 0x801)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES[:-1], LABELS, "should hold 48 bytes .* got 47"),
+        (IMAGES + b"x", LABELS, "should hold 48 bytes .* got 49"),
+        (IMAGES[:10], LABELS, "is cut: an IDX header takes 16 bytes, got 10"),
+        (b"", LABELS, "is cut"),
+        (gzip.compress(IMAGES)[:-12], LABELS, "damaged or cut gzip"),
+        (gzip.compress(IMAGES)[:15] + b"\xff" * 20, LABELS, "damaged or cut gzip"),
+        (LABELS + bytes(20), IMAGES, "begins with 0x00000801, expected 0x00000803"),
+        (IMAGES, idx_bytes(np.zeros(2, np.uint8), 0x801), "holds 3 images but .* holds 2 labels"),
+        (idx_bytes(np.zeros((0, 4, 4), np.uint8), 0x803), LABELS, "holds no data"),
+    ],
+    ids=["cut", "too long", "cut header", "empty", "cut gzip", "damaged gzip", "swapped", "mismatch", "no images"],
+)
+def test_bad_idx_files(tmp_path, images, labels, message):
+    (tmp_path / "images").write_bytes(images)
+    (tmp_path / "labels").write_bytes(labels)
+    with pytest.raises(ValueError, match=message):
+        IdxFiles(str(tmp_path / "images"), str(tmp_path / "labels")).open()
+
+
+def test_missing_idx_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no IDX file at"):
+        IdxFiles(str(tmp_path / "images"), str(tmp_path / "labels")).open()
+
+
+def edit_sidecar(folder: Path, **changes) -> None:
+    path = folder / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def cut_shard(folder: Path) -> None:
+    path = folder / "records-00003-of-00005.array_record"
+    path.write_bytes(path.read_bytes()[:40_000])
+
+
+def foreign_shard(folder: Path) -> None:
+    writer = ArrayRecordWriter(str(folder / "records-00000-of-00005.array_record"), "group_size:1")
+    for _ in range(2):
+        writer.write(b"somebody else's record")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (cut_shard, ValueError, "records-00003-of-00005.array_record is cut"),
+        (lambda folder: (folder / "records-00001-of-00005.array_record").unlink(), FileNotFoundError, "1 of 5 shards"),
+        (lambda folder: (folder / "dataset.json").unlink(), FileNotFoundError, "no dataset.json"),
+        (lambda folder: (folder / "dataset.json").write_text("{}"), ValueError, "not written by write_array_records"),
+        (lambda folder: edit_sidecar(folder, version=2), ValueError, "this release reads"),
+        (lambda folder: edit_sidecar(folder, count=13), ValueError, "hold 12 records, but its dataset.json says 13"),
+        (foreign_shard, ValueError, "record 0 in .* is damaged .*a record begins with"),
+        (lambda folder: edit_sidecar(folder, shape=[5, 6, 1]), ValueError, r"has shape \(6, 5, 1\)"),
+    ],
+    ids=["cut", "missing shard", "no sidecar", "foreign sidecar", "version", "count", "foreign shard", "shape"],
+)
+def test_bad_array_record_folders(tmp_path, damage, error, message):
+    source = write_converted(tmp_path)
+    damage(tmp_path / "records")
+    with pytest.raises(error, match=message):
+        source.open()[0]
+
+
+def test_damaged_record_is_named_when_read(tmp_path):
+    source = write_converted(tmp_path)
+    path = tmp_path / "records" / "records-00000-of-00005.array_record"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"APR1") + 20] ^= 0xFF  # random pixels cannot be compressed, so they lie there as they are
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"record 0 in .* is damaged"):
+        source.open()[0]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ImageFolder("x", 0), "size must be at least 1"),
+        (lambda: ImageFolder("x", 8, max_corrupt_share=1.0), "max_corrupt_share must lie in"),
+        (lambda: Folds(Digits(), 3, ()), "at least one"),
+        (lambda: Folds(Digits(), 3, (1, 1)), "distinct"),
+        (lambda: Folds(Digits(), 3, (3,)), r"must lie in \[0, 3\)"),
+        (lambda: Folds(Digits(), 5000, (4999,)).open(), "are empty"),
+        (lambda: hold_out(Digits(), 1), "one_in must be at least 2"),
+    ],
+)
+def test_bad_source_arguments(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+# --- The converter
+
+
+def test_converting_twice_gives_the_same_bytes(tmp_path):
+    source = write_idx(tmp_path)
+    for name in ("one", "two"):
+        write_array_records(source, tmp_path / name, shards=2)
+    one, two = (sorted((tmp_path / name).iterdir()) for name in ("one", "two"))
+    assert [path.name for path in one] == [path.name for path in two]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class FailsHalfWay(AbstractSource):
+    def open(self) -> AbstractRecords:
+        return FailingRecords((4, 4, 1), ("a",))
+
+
+class FailingRecords(AbstractRecords):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Record:
+        if index == 5:
+            raise OSError("disk gone")
+        return {"image": np.zeros(self.shape, np.uint8), "label": np.asarray(0, np.int32)}
+
+
+def test_failed_conversion_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match="disk gone"):
+        write_array_records(FailsHalfWay(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_converter_refuses_bad_arguments(tmp_path):
+    source = write_idx(tmp_path)
+    with pytest.raises(ValueError, match="12 images cannot fill 13 shards"):
+        write_array_records(source, tmp_path / "out", shards=13)
+    with pytest.raises(FileExistsError, match="exists already"):
+        write_array_records(source, tmp_path)
+
+
+# --- Transforms
+
+
+def test_float_and_back_is_exact():
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    floats = to_float(values)
+    assert (floats.dtype, floats.min(), floats.max()) == (np.float32, -1, 1)
+    assert np.array_equal(to_uint8(floats), values)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_uint8_is_the_nearest(seed):
+    floats = np.random.default_rng(seed).uniform(-1.2, 1.2, (8, 8, 1)).astype(np.float32)
+    assert np.abs(to_float(to_uint8(floats)) - floats.clip(-1, 1)).max() <= 1 / 255 + 1e-6
+
+
+def test_padding_centres_on_black():
+    image = np.full((3, 4, 2), 9, np.uint8)
+    padded = PadTo(6, 6)(image, np.random.default_rng(0))
+    assert padded.shape == (6, 6, 2)
+    assert np.array_equal(padded[1:4, 1:5], image)
+    assert padded.sum() == image.sum()
+    with pytest.raises(ValueError, match="3x4 does not fit on a canvas of 2x6"):
+        PadTo(2, 6)(image, np.random.default_rng(0))
+
+
+def valid_image() -> np.ndarray:
+    return np.zeros((8, 8, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8, 1), np.uint8), "must be floating, got uint8"),
+        (np.zeros((9, 8, 1), np.float32), r"has shape \(9, 8, 1\), expected"),
+        (np.zeros((8, 8), np.float32), r"has shape \(8, 8\), expected"),
+        (np.where(np.arange(64).reshape(8, 8, 1) == 10, np.nan, 0.0), r"NaN or infinite, the first at \(1, 2, 0\)"),
+        (np.full((8, 8, 1), np.inf), "64 values that are NaN or infinite"),
+        (np.full((8, 8, 1), 255.0), r"must lie in \[-1, 1\], got values from 255 to 255"),
+    ],
+)
+def test_check_image(image, message):
+    check_image(valid_image(), (8, 8, 1))
+    with pytest.raises(ValueError, match=message):
+        check_image(image, (8, 8, 1))
+
+
+def test_nan_is_not_turned_into_a_pixel():
+    with pytest.raises(ValueError, match="1 NaN values"):
+        to_uint8(np.array([[[np.nan]], [[0.0]]], np.float32))
+
+
+# --- Batches
+
+
+def numbered(count: int) -> InMemoryRecords:
+    """Each image is filled with its own number on the left, and 0 on the right; the label is the number."""
+    images = np.zeros((count, 2, 2, 1), np.uint8)
+    images[:, :, 0, 0] = np.arange(count)[:, None]
+    names = tuple(str(i) for i in range(count))
+    return InMemoryRecords((2, 2, 1), names, images, np.arange(count, dtype=np.int32))
+
+
+def same_batch(one: dict, other: dict) -> bool:
+    return np.array_equal(one["image"], other["image"]) and np.array_equal(one["label"], other["label"])
+
+
+def check_process_count_does_not_matter(build: Callable[[int, int], Batches]) -> None:
+    """`build(process_index, process_count)`: joined in the order of the processes, batches are those of one."""
+    for step, count in itertools.product((0, 1, 6), (2, 4)):
+        blocks = [build(index, count).batch(step) for index in range(count)]
+        joined = {key: np.concatenate([block[key] for block in blocks]) for key in ("image", "label")}
+        assert same_batch(joined, build(0, 1).batch(step))
+
+
+def test_process_count_does_not_matter():
+    check_process_count_does_not_matter(
+        lambda index, count: batches(numbered(21), 8, 3, (RandomFlip(),), process_index=index, process_count=count)
+    )
+
+
+def test_process_law_rejects_a_shuffle_per_process():
+    def wrong(index: int, count: int) -> Batches:
+        shard = grain.MapDataset.source(numbered(21))[index::count].seed(3).shuffle().repeat()
+        return Batches((2, 2, 1), ("a",), 0, shard.batch(8 // count))
+
+    with pytest.raises(AssertionError):
+        check_process_count_does_not_matter(wrong)
+
+
+def take(stream: Batches, start: int, count: int) -> list[dict]:
+    iterator = stream.iterate(start)
+    taken = list(itertools.islice(iterator, count))
+    iterator.close()
+    return taken
+
+
+def test_seeking_gives_the_same_batches():
+    stream = batches(numbered(10), 4, 0, (RandomFlip(), PadTo(4, 4)))
+    assert stream.shape == (4, 4, 1)
+    for start in (0, 5):
+        expected = [stream.batch(start + i) for i in range(4)]
+        assert all(itertools.starmap(same_batch, zip(take(stream, start, 4), expected, strict=True)))
+
+
+def test_worker_count_does_not_matter():
+    """None against two, which take turns at making batches."""
+    records = Digits().open()
+    alone, helped = (batches(records, 16, 1, (RandomFlip(),), workers=workers) for workers in (0, 2))
+    assert all(itertools.starmap(same_batch, zip(take(alone, 3, 5), take(helped, 3, 5), strict=True)))
+
+
+def test_batches_have_the_promised_types():
+    batch = batches(Digits().open(), 4, 0).batch(0)
+    assert (batch["image"].shape, batch["image"].dtype) == ((4, 8, 8, 1), np.float32)
+    assert (batch["label"].shape, batch["label"].dtype) == ((4,), np.int32)
+    assert (batch["image"].min(), batch["image"].max()) == (-1, 1)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_every_epoch_holds_every_image_once(seed, count):
+    """Also for data sets that are smaller than a batch: a batch then holds images of several epochs."""
+    stream = batches(numbered(count), 5, seed)
+    labels = np.concatenate([stream.batch(step)["label"] for step in range(2 * count)])
+    for epoch in labels.reshape(-1, count):
+        assert sorted(epoch) == list(range(count))
+
+
+def test_epochs_and_seeds_differ():
+    orders = [
+        batches(numbered(200), 200, seed).batch(epoch)["label"].tolist() for seed in (0, 1) for epoch in (0, 1, 2)
+    ]
+    assert len(set(map(tuple, orders))) == 6
+
+
+def test_flips_half_of_the_images_and_anew_in_every_epoch():
+    """4000 coins of probability 1/2; five standard deviations, so a false alarm in 2 million seeds, once fixed."""
+    stream = batches(numbered(200), 200, 0, (RandomFlip(),))
+    flipped = np.zeros((20, 200), bool)
+    for epoch in range(20):
+        batch = stream.batch(epoch)
+        flipped[epoch, batch["label"]] = batch["image"][:, 0, 0, 0] == -1
+    coins = flipped[:, 1:]  # image 0 is black on both sides
+    assert abs(coins.mean() - 0.5) < 5 * 0.5 / np.sqrt(coins.size)
+    assert len({row.tobytes() for row in coins}) == 20
+
+
+def test_converted_data_gives_the_same_batches(tmp_path):
+    source = write_idx(tmp_path)
+    write_array_records(source, tmp_path / "records", shards=4)
+    original, converted = (batches(s.open(), 4, 5) for s in (source, ArrayRecords(str(tmp_path / "records"))))
+    assert all(same_batch(original.batch(step), converted.batch(step)) for step in range(5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 6, "process_count": 4}, "6 images cannot be dealt to 4 processes"),
+        ({"batch_size": 0}, "batch of 0 images"),
+        ({"batch_size": 4, "process_index": 2, "process_count": 2}, r"process_index must lie in \[0, 2\)"),
+        ({"batch_size": 4, "workers": -1}, "workers must be 0"),
+        ({"batch_size": 4, "seed": -1}, "seed must lie in"),
+        ({"batch_size": 4, "transforms": (PadTo(1, 1),)}, "does not fit on a canvas"),
+    ],
+)
+def test_bad_pipeline_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        batches(numbered(5), **({"seed": 0} | arguments))
+
+
+def test_negative_step():
+    stream = batches(numbered(5), 4, 0)
+    with pytest.raises(ValueError, match="steps count from 0, got -1"):
+        stream.batch(-1)
+    with pytest.raises(ValueError, match="steps count from 0, got -1"):
+        stream.iterate(-1)
