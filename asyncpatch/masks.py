@@ -76,7 +76,7 @@ class Border(AbstractMaskLaw):
         if rows + cols == 0 or 2 * rows >= height or 2 * cols >= width:
             raise ValueError(
                 f"a border of {self.fraction} of each side is {rows} rows and {cols} columns of a grid of "
-                f"{height}x{width}, which leaves nothing known or nothing hidden; give another fraction or a larger grid"
+                f"{height}x{width}: nothing is known or nothing is hidden; give another fraction or a larger grid"
             )
         return jnp.ones((height, width), bool).at[rows : height - rows, cols : width - cols].set(False)
 

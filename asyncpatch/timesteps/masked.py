@@ -1,7 +1,7 @@
 """Supervised inpainting: known tokens are clean, the others share one time.
 
-The mean is `t` times the unknown part of the image, `t ~ U(0, 1)`; spread (variance inside an image) `t^2 u (1 - u)` with
-`u` the unknown part; the scale is that of the masks. TD-Paint trains on such fields.
+With `u` the unknown part of the image and `t ~ U(0, 1)`, the mean is `u t`; spread (variance inside an image)
+`t^2 u (1 - u)`; the scale is that of the masks. TD-Paint trains on such fields.
 """
 
 import jax.numpy as jnp

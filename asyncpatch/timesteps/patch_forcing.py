@@ -2,12 +2,12 @@
 
     m = 1 - sigmoid(0.7 + N),   t_i = m + (1 - m) h_i,   h_i = |N_i| / 2, or U(0, 1) where |N_i| / 2 > 1
 
-so that no token is cleaner than `m`, and most images are well on their way to clean. The mean given `m` is
-`m + 0.386 (1 - m)`; spread (variance inside an image) `0.065 (1 - 1/d) (1 - m)^2` for `d` patches; the scale is the patch.
+so that no token is cleaner than `m`, whose median is 0.33. The mean given `m` is `m + 0.368 (1 - m)`; spread (variance
+inside an image, given `m`) `0.064 (1 - 1/d) (1 - m)^2` for `d` patches; the scale is the patch.
 
-Source: the logit-normal truncated Gaussian of Patch Forcing (arXiv 2604.19141), in our direction of time. Its half-normal
-has deviation `min((1 - m)/2, 0.6)`, where the second bound never binds, and what falls off the end is redrawn
-uniformly, which is the form above.
+Source: the logit-normal truncated Gaussian of Patch Forcing (arXiv 2604.19141), in our direction of time. Its
+half-normal has deviation `min((1 - m)/2, 0.6)`, of which the second never binds, and what falls off the end is redrawn
+uniformly: the form above.
 """
 
 import jax

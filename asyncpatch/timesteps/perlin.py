@@ -48,8 +48,9 @@ def _corner_weights(
 
     The lattice has a line more than pixels, enough for the shortest period; a longer one leaves the last lines unused.
     """
-    position = (jnp.arange(length) + 0.5) / period
-    distance = position[:, None] - jnp.arange(length + 1, dtype=position.dtype)[None, :]
+    lines = jnp.arange(length + 1, dtype=jnp.float32)
+    position = (lines[:-1] + 0.5) / period.astype(lines.dtype)
+    distance = position[:, None] - lines[None, :]
     near = jnp.maximum(1 - jnp.abs(distance), 0.0)
     fade = near**3 * (near * (6 * near - 15) + 10)
     return fade, fade * distance

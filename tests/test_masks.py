@@ -1,0 +1,135 @@
+"""Known regions: the right polarity, the right shapes, every place as likely as any other, and a stable hash."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy import stats
+
+from asyncpatch.masks import Border, Half, Outpaint, RandomBox, Side, Square, check_known, mask_hash
+
+HEIGHT, WIDTH = 8, 6
+FALSE_ALARM = 1e-4
+LAWS = [Square(), Outpaint(), RandomBox(), Border(), Border(0.1), Half(), Half((Side.LEFT, Side.TOP))]
+
+
+def draw(law, seed=0, count=4000, height=HEIGHT, width=WIDTH):
+    keys = jr.split(jr.key(seed), count)
+    return np.asarray(jax.jit(jax.vmap(lambda key: law(key, height, width)))(keys))
+
+
+def box_of(region):
+    """Top, left, height and width of a region, or None if it is not a full box."""
+    rows, cols = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    if region.sum() != len(rows) * len(cols) or np.any(np.diff(rows) > 1) or np.any(np.diff(cols) > 1):
+        return None
+    return rows[0], cols[0], len(rows), len(cols)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+def test_every_mask_has_known_and_unknown_tokens(law):
+    known = draw(law, count=500)
+    assert known.dtype == np.bool_
+    assert known.shape == (500, HEIGHT, WIDTH)
+    assert np.all(known.any(axis=(1, 2)))
+    assert not np.any(known.all(axis=(1, 2)))
+    assert np.array_equal(known, draw(law, count=500))
+
+
+@pytest.mark.parametrize(("law", "inside_is_known"), [(Square(), False), (Outpaint(), True)])
+def test_half_boxes(law, inside_is_known):
+    known = draw(law)
+    boxes = [box_of(region == inside_is_known) for region in known]
+    assert {box[2:] for box in boxes} == {(HEIGHT // 2, WIDTH // 2)}
+    places = np.bincount([top * 4 + left for top, left, _, _ in boxes], minlength=20)
+    assert len(places) == 20
+    assert stats.chisquare(places).pvalue > FALSE_ALARM
+
+
+def test_the_polarity_of_a_twin_is_noticed():
+    assert box_of(~draw(Outpaint(), count=1)[0]) is None
+
+
+def test_random_boxes_have_uniform_sizes_and_every_place():
+    boxes = np.array([box_of(~known) for known in draw(RandomBox())])
+    top, left, height, width = boxes.T
+    assert stats.chisquare(np.bincount(height, minlength=HEIGHT)[1:]).pvalue > FALSE_ALARM
+    assert stats.chisquare(np.bincount(width, minlength=WIDTH)[1:]).pvalue > FALSE_ALARM
+    assert (top.min(), (top + height).max(), left.min(), (left + width).max()) == (0, HEIGHT, 0, WIDTH)
+
+
+def test_border_hides_the_centre():
+    assert box_of(~draw(Border(), count=1)[0]) == (2, 2, 4, 2)
+    # A tenth of the width rounds to one column, and of the height to one row.
+    assert box_of(~draw(Border(0.1), count=1)[0]) == (1, 1, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("side", "box"),
+    [
+        (Side.TOP, (0, 0, 3, 5)),
+        (Side.BOTTOM, (4, 0, 3, 5)),
+        (Side.LEFT, (0, 0, 7, 2)),
+        (Side.RIGHT, (0, 3, 7, 2)),
+    ],
+)
+def test_half_knows_the_named_side(side, box):
+    assert box_of(draw(Half((side,)), count=1, height=7, width=5)[0]) == box
+
+
+def test_half_draws_its_sides_alike():
+    known = draw(Half())
+    corners = known[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    _, counts = np.unique(corners, axis=0, return_counts=True)
+    assert len(counts) == 4
+    assert stats.chisquare(counts).pvalue > FALSE_ALARM
+
+
+def test_hash_names_a_set_and_its_order_and_shape():
+    known = draw(Square(), count=3)
+    assert mask_hash(known) == mask_hash(jnp.asarray(known))
+    # Stated once, so that published hashes stay valid: any change of the hash is a change of its definition.
+    corner = np.zeros((1, 2, 2), bool)
+    corner[0, 0, 0] = True
+    assert mask_hash(corner) == "4d975b940405b47e3482e8b488c493e7ebfe5c53cb00a4a30fd9d5bceac28c93"
+    flipped = known.copy()
+    flipped[2, 5, 5] ^= True
+    others = [known[:2], known[::-1], ~known, flipped, known.reshape(3, WIDTH, HEIGHT)]
+    assert len({mask_hash(known), *map(mask_hash, others)}) == 6
+
+
+def test_a_valid_known_region_passes_through():
+    known = draw(Square(), count=1)[0]
+    assert np.array_equal(check_known(known, HEIGHT, WIDTH), known)
+
+
+@pytest.mark.parametrize(
+    ("known", "error", "text"),
+    [
+        (np.zeros((HEIGHT, WIDTH)), TypeError, "True where a token is observed, got float64; .* `array > 0.5`"),
+        (np.zeros((HEIGHT, WIDTH), np.uint8), TypeError, "boolean"),
+        (np.zeros((HEIGHT, WIDTH, 1), bool), ValueError, r"shape \(8, 6\).*True where observed, got \(8, 6, 1\)"),
+        (np.zeros((WIDTH, HEIGHT), bool), ValueError, r"got \(6, 8\)"),
+    ],
+)
+def test_a_bad_known_region_is_refused(known, error, text):
+    with pytest.raises(error, match=text):
+        check_known(known, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, -1.0, float("nan")])
+def test_a_bad_border_is_refused(fraction):
+    with pytest.raises(ValueError, match="strictly between 0 and 1/2"):
+        Border(fraction)
+
+
+def test_bad_sides_and_grids_are_refused():
+    with pytest.raises(ValueError, match="sides must be a tuple"):
+        Half(())
+    for law in (Square(), Outpaint(), RandomBox(), Half()):
+        with pytest.raises(ValueError, match="give at least 2x2"):
+            law(jr.key(0), 1, 4)
+    for fraction, side in ((0.1, 3), (0.45, 2)):
+        with pytest.raises(ValueError, match="nothing is known or nothing is hidden"):
+            Border(fraction)(jr.key(0), side, side)

@@ -1,0 +1,262 @@
+"""Every path law keeps the invariants of paths; windows and stages keep their formulas; orders are orders."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from asyncpatch.paths import (
+    AbstractPath,
+    AbstractPathLaw,
+    AnyOrder,
+    Staged,
+    StagedPath,
+    Synchronous,
+    Window,
+    WindowPath,
+    check_groups,
+    derivative,
+    random_order,
+    raster,
+    spiral,
+)
+
+HEIGHT, WIDTH = 8, 8
+FALSE_ALARM = 1e-4
+STEP = 2.0**-8
+"""Half the distance of the finite differences: exact in float32, and small beside the paths' straight pieces."""
+
+LAWS = [
+    Synchronous(),
+    Window((1, 2, 4, 8)),
+    Staged(raster(HEIGHT, WIDTH, 4)),
+    Staged(spiral(HEIGHT, WIDTH, 3), overlap=0.3),
+    Staged(raster(HEIGHT, WIDTH, 1), overlap=1.0),
+    AnyOrder(2, overlap=0.7),
+]
+
+
+class FallingWindow(AbstractPathLaw):
+    """Wrong twin: leads beyond 1, so that late tokens fall first."""
+
+    def sample(self, key, height, width):
+        return WindowPath(1.5 * Window((1,)).sample(key, height, width).lead)
+
+
+class UnfinishedPath(AbstractPath):
+    """Wrong twin: stops just short of pure noise."""
+
+    path: AbstractPath
+
+    def __call__(self, r):
+        return 0.999 * self.path(r)
+
+
+class Unfinished(AbstractPathLaw):
+    def sample(self, key, height, width):
+        return UnfinishedPath(Window((1,)).sample(key, height, width))
+
+
+class LatePath(AbstractPath):
+    """Wrong twin: starts a hair above clean."""
+
+    path: AbstractPath
+
+    def __call__(self, r):
+        return jnp.maximum(self.path(r), 1e-6)
+
+
+class Late(AbstractPathLaw):
+    def sample(self, key, height, width):
+        return LatePath(Synchronous().sample(key, height, width))
+
+
+@eqx.filter_jit
+def walk(law, key, points):
+    path = law.sample(key, HEIGHT, WIDTH)
+    return jax.vmap(path)(points), jax.vmap(lambda r: derivative(path, r))(points)
+
+
+def broken_laws(law, seed):
+    """The names of the invariants that a random path of this law breaks."""
+    inside = jr.uniform(jr.key(seed + 1), (29,), minval=2 * STEP, maxval=1 - 2 * STEP)
+    around = jnp.stack([inside - STEP, inside, inside + STEP], axis=1).ravel()
+    points = jnp.concatenate([jnp.zeros(1), jnp.sort(around), jnp.ones(1)])
+    times, _ = map(np.asarray, walk(law, jr.key(seed), points))
+    laws = {
+        "starts at 0": np.all(times[0] == 0),
+        "ends at 1": np.all(times[-1] == 1),
+        "never falls": np.all(np.diff(times, axis=0) >= 0),
+        "in [0, 1]": times.min() >= 0 and times.max() <= 1,
+    }
+    triples, slopes = map(np.asarray, walk(law, jr.key(seed), jnp.concatenate([jnp.zeros(1), around, jnp.ones(1)])))
+    left, middle, right = np.moveaxis(triples[1:-1].reshape(-1, 3, HEIGHT, WIDTH), 1, 0)
+    before, after = (middle - left) / STEP, (right - middle) / STEP
+    # Float32 times are good to about 1e-6 of the longest of these paths, divided by STEP. Kinks are left out.
+    tolerance = 2e-2
+    smooth = np.abs(before - after) < tolerance
+    jvp = slopes[1:-1].reshape(-1, 3, HEIGHT, WIDTH)[:, 1]
+    laws["derivative"] = smooth.mean() > 0.9 and np.all(np.abs(jvp - (before + after) / 2)[smooth] < tolerance)
+    return {name for name, holds in laws.items() if not holds}
+
+
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+@given(seed=st.integers(0, 2**16))
+def test_invariants_of_every_path_law(law, seed):
+    assert broken_laws(law, seed) == set()
+
+
+@pytest.mark.parametrize(
+    ("twin", "name"), [(FallingWindow(), "never falls"), (Unfinished(), "ends at 1"), (Late(), "starts at 0")]
+)
+def test_wrong_twins_are_rejected(twin, name):
+    assert name in broken_laws(twin, seed=0)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+def test_same_key_same_path(law):
+    points = jnp.linspace(0, 1, 5)
+    first, second = (walk(law, jr.key(3), points)[0] for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("law", [Window((1, 2, 4, 8)), AnyOrder(2)], ids=repr)
+def test_other_key_other_path(law):
+    points = jnp.array([0.0, 0.4, 1.0])
+    assert not np.array_equal(walk(law, jr.key(3), points)[0], walk(law, jr.key(4), points)[0])
+
+
+@given(seed=st.integers(0, 2**16))
+def test_window_is_its_formula(seed):
+    path = Window((1, 2, 4)).sample(jr.key(seed), HEIGHT, WIDTH)
+    lead = np.asarray(path.lead, np.float64)
+    assert np.abs(lead).max() <= 1
+    for r in (0.1, 0.5, 0.8):
+        np.testing.assert_allclose(path(jnp.float32(r)), r + min(r, 1 - r) * lead, atol=1e-6)
+
+
+def test_window_leads_are_uniform_and_constant_on_patches():
+    keys = jr.split(jr.key(5), 4000)
+    lead = np.asarray(jax.jit(jax.vmap(lambda key: Window((4,)).sample(key, HEIGHT, WIDTH).lead))(keys))
+    assert np.array_equal(lead, np.repeat(np.repeat(lead[:, ::4, ::4], 4, axis=1), 4, axis=2))
+    assert stats.kstest(lead[:, 0, 5], stats.uniform(-1, 2).cdf).pvalue > FALSE_ALARM
+
+
+@given(seed=st.integers(0, 2**16))
+def test_staged_without_overlap_is_one_group_after_another(seed):
+    groups = random_order(jr.key(seed), HEIGHT, WIDTH, 2)
+    count = 16
+    path = Staged(groups).sample(jr.key(0), HEIGHT, WIDTH)
+    for progress in np.linspace(0, 1, 9):
+        expected = np.clip(1 - (progress * count - np.asarray(groups)), 0, 1)
+        np.testing.assert_allclose(path(jnp.float32(1 - progress)), expected, atol=1e-5)
+
+
+def test_overlap_widens_the_windows_until_all_groups_move_together():
+    groups = raster(HEIGHT, WIDTH, 2)
+    moving = []
+    for overlap in (0.0, 0.5, 0.9, 1.0):
+        times = np.asarray(Staged(groups, overlap).sample(jr.key(0), HEIGHT, WIDTH)(jnp.float32(0.47)))
+        moving.append(np.mean((times > 0) & (times < 1)))
+    assert moving[0] <= 1 / 16
+    assert moving == sorted(moving)
+    np.testing.assert_allclose(times, 0.47, atol=1e-6)
+
+
+@given(seed=st.integers(0, 2**16), overlap=st.integers(0, 1000))
+def test_ends_of_staged_paths_are_exact_for_any_overlap(seed, overlap):
+    groups = random_order(jr.key(seed), HEIGHT, WIDTH, 1)
+    times, _ = walk(Staged(groups, overlap / 1000), jr.key(0), jnp.array([0.0, 0.4, 1.0]))
+    assert np.all(times[0] == 0)
+    assert np.all(times[2] == 1)
+
+
+def test_one_program_serves_every_order_and_overlap():
+    traces = []
+
+    @jax.jit
+    def half_way(groups, overlap):
+        traces.append(groups.shape)
+        return StagedPath(groups, overlap)(jnp.float32(0.5))
+
+    for patch in (1, 2, 4, 8):
+        half_way(raster(HEIGHT, WIDTH, patch), jnp.float32(patch / 8))
+    half_way(spiral(HEIGHT, WIDTH, 3), jnp.float32(0))
+    assert len(traces) == 1
+
+
+def test_any_order_gives_every_patch_every_rank():
+    keys = jr.split(jr.key(7), 4000)
+    groups = np.asarray(jax.jit(jax.vmap(lambda key: AnyOrder(4).sample(key, HEIGHT, WIDTH).groups))(keys))
+    assert np.all(np.sort(groups[:, ::4, ::4].reshape(-1, 4), axis=1) == np.arange(4))
+    for row, col in ((0, 0), (4, 4)):
+        counts = np.bincount(groups[:, row, col], minlength=4)
+        assert stats.chisquare(counts).pvalue > FALSE_ALARM
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3, 8])
+@pytest.mark.parametrize("build", [raster, spiral, lambda *grid: random_order(jr.key(0), *grid)])
+def test_orders_number_each_patch_once(build, patch):
+    groups = np.asarray(build(8, 5, patch))
+    assert groups.dtype == np.int32
+    assert np.array_equal(check_groups(groups), groups)
+    corners = groups[::patch, ::patch]
+    assert sorted(corners.ravel()) == list(range(corners.size))
+    assert np.array_equal(groups, np.kron(corners, np.ones((patch, patch), int))[:8, :5])
+
+
+def test_raster_reads_like_a_page():
+    assert np.array_equal(raster(4, 6, 2)[::2, ::2], [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 7), (4, 9), (9, 4), (1, 5), (5, 1), (1, 1), (2, 3)])
+def test_spiral_moves_to_a_neighbour_from_the_innermost_ring_to_a_corner(shape):
+    groups = np.asarray(spiral(*shape, 1))
+    places = np.argwhere(groups >= 0)[np.argsort(groups.ravel())]
+    assert np.all(np.abs(np.diff(places, axis=0)).sum(axis=1) == 1)
+    assert tuple(places[-1]) == (0, 0)
+    assert np.min([places[0], np.array(shape) - 1 - places[0]]) == (min(shape) - 1) // 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "text"),
+    [
+        (np.zeros((2, 2)), TypeError, "must be integers"),
+        (np.zeros(4, int), ValueError, "one number per token"),
+        (np.zeros((0, 2), int), ValueError, "one number per token"),
+        (np.array([[0, 1], [3, 1]]), ValueError, r"missing, at most five shown: \[2\]"),
+        (np.array([[1, 2], [2, 1]]), ValueError, "0..G-1"),
+        (np.array([[-1, 0], [0, 1]]), ValueError, "from -1 to 1"),
+    ],
+)
+def test_bad_orders_are_refused(groups, error, text):
+    for build in (check_groups, Staged):
+        with pytest.raises(error, match=text):
+            build(groups)
+
+
+@pytest.mark.parametrize("patch_sizes", [(), (0,), (4, -1), (1.5,), [4]])
+def test_bad_patch_sizes_are_refused(patch_sizes):
+    with pytest.raises((ValueError, TypeError)):
+        Window(patch_sizes)
+
+
+def test_error_texts_say_what_to_do():
+    with pytest.raises(ValueError, match=r"tuple of one or more positive integers, got \(0,\).*give"):
+        Window((0,))
+    with pytest.raises(ValueError, match="patch of 16x16 is larger than the grid of 8x8; give"):
+        Window((4, 16)).sample(jr.key(0), HEIGHT, WIDTH)
+    with pytest.raises(ValueError, match="patch of 16x16 is larger"):
+        raster(HEIGHT, WIDTH, 16)
+    with pytest.raises(ValueError, match="grid of 4x4 tokens, but the path is asked for 8x8"):
+        Staged(raster(4, 4, 2)).sample(jr.key(0), HEIGHT, WIDTH)
+    for overlap in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"overlap must be in \[0, 1\]"):
+            Staged(raster(4, 4, 2), overlap)
+        with pytest.raises(ValueError, match=r"overlap must be in \[0, 1\]"):
+            AnyOrder(2, overlap)
