@@ -20,8 +20,11 @@ def split_patches(image: Float[Array, "height width channel"], patch: int) -> Fl
 
 def merge_patches(sites: Float[Array, "rows cols features"], patch: int) -> Float[Array, "height width channel"]:
     """Depth to space: the inverse of `split_patches`. Raises `ValueError` if `patch^2` does not divide the features."""
-    if sites.shape[2] % patch**2:
-        raise ValueError(f"{sites.shape[2]} features cannot be dealt to {patch}x{patch} pixels; give a multiple")
+    if patch < 1 or sites.shape[2] % patch**2:
+        raise ValueError(
+            f"{sites.shape[2]} features cannot be dealt to {patch}x{patch} pixels; "
+            "give a positive size whose square divides the number of features"
+        )
     return rearrange(sites, "rows cols (py px channel) -> (rows py) (cols px) channel", py=patch, px=patch)
 
 
@@ -39,8 +42,8 @@ def pool(features: Float[Array, "height width channel"], factor: int) -> Float[A
 
 
 def _check_divides(factor: int, height: int, width: int) -> None:
-    if height % factor or width % factor:
+    if factor < 1 or height % factor or width % factor:
         raise ValueError(
             f"blocks of {factor}x{factor} do not tile a grid of {height}x{width}; "
-            f"give a height and a width that are multiples of {factor}"
+            "give a positive size that divides the height and the width"
         )

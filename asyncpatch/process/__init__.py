@@ -2,5 +2,8 @@
 
 from asyncpatch.process.base import AbstractDenoiser as AbstractDenoiser
 from asyncpatch.process.base import Prediction as Prediction
+from asyncpatch.process.base import per_channel as per_channel
+from asyncpatch.process.exact import FiniteDenoiser as FiniteDenoiser
+from asyncpatch.process.exact import GaussianDenoiser as GaussianDenoiser
 from asyncpatch.process.forward import corrupt as corrupt
 from asyncpatch.process.forward import posterior as posterior

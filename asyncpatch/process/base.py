@@ -17,6 +17,11 @@ from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
 from asyncpatch.shapes import Image, Label, TimeField
 
 
+def per_channel(field: TimeField, like: Image) -> Image:
+    """Give every channel of a token the token's value."""
+    return jnp.broadcast_to(field[..., None], like.shape)
+
+
 class Prediction(eqx.Module):
     """What a denoiser believes: the clean image and the noise that together make `z`."""
 
@@ -26,13 +31,13 @@ class Prediction(eqx.Module):
     @classmethod
     def from_data(cls, schedule: AbstractNoiseSchedule, z: Image, t: TimeField, data: Image) -> "Prediction":
         """From an estimate of the clean image; the noise of tokens with `sigma = 0` is undetermined and set to 0."""
-        alpha, sigma = _per_channel(schedule.alpha(t), z), _per_channel(schedule.sigma(t), z)
+        alpha, sigma = per_channel(schedule.alpha(t), z), per_channel(schedule.sigma(t), z)
         return cls(data, safe_divide(z - alpha * data, sigma))
 
     @classmethod
     def from_noise(cls, schedule: AbstractNoiseSchedule, z: Image, t: TimeField, noise: Image) -> "Prediction":
         """From an estimate of the noise; the data of tokens with `alpha = 0` is undetermined and set to 0."""
-        alpha, sigma = _per_channel(schedule.alpha(t), z), _per_channel(schedule.sigma(t), z)
+        alpha, sigma = per_channel(schedule.alpha(t), z), per_channel(schedule.sigma(t), z)
         return cls(safe_divide(z - sigma * noise, alpha), noise)
 
     @classmethod
@@ -54,11 +59,7 @@ class Prediction(eqx.Module):
 
     def score(self, schedule: AbstractNoiseSchedule, t: TimeField) -> Image:
         """`grad log q_t(z) = -noise / sigma`; 0 for tokens with `sigma = 0`, which have no density."""
-        return -safe_divide(self.noise, _per_channel(schedule.sigma(t), self.noise))
-
-
-def _per_channel(field: TimeField, like: Image) -> Image:
-    return jnp.broadcast_to(field[..., None], like.shape)
+        return -safe_divide(self.noise, per_channel(schedule.sigma(t), self.noise))
 
 
 class AbstractDenoiser(eqx.Module):
