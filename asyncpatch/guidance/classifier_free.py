@@ -1,0 +1,35 @@
+"""Classifier-free guidance: away from what any image looks like, towards what the class looks like.
+
+    s_w = s(z, t, null) + w (s(z, t, label) - s(z, t, null))                                       (paper eq. 6)
+
+At fixed `(z, t)` data, noise and velocity are affine in the score with coefficients that both branches share, so
+the same mix holds for each of them. Invariant: `w = 1` is off, `w = 0` ignores the label.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from asyncpatch.process import AbstractDenoiser, Prediction
+from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
+
+
+def _as_weight(weight: float | Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.asarray(weight, jnp.float32)
+
+
+class ClassifierFree(AbstractDenoiser):
+    """Another denoiser, guided by its own answer to `NULL_LABEL`. Source: paper §3.3.
+
+    The weight is an array, so that one compiled program serves all weights. Both branches run as a batch of two.
+    """
+
+    denoiser: AbstractDenoiser
+    weight: Float[Array, ""] = eqx.field(converter=_as_weight)
+
+    def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+        labels = jnp.stack([label, jnp.full_like(label, NULL_LABEL)])
+        both = eqx.filter_vmap(self.denoiser, in_axes=(None, None, 0))(z, t, labels)
+        # Written from the labelled branch, so that a weight of 1 returns it unchanged.
+        return jax.tree.map(lambda branch: branch[0] + (self.weight - 1) * (branch[0] - branch[1]), both)

@@ -1,0 +1,37 @@
+"""Plans on a path: a path through the time hypercube rises from all-0 to all-1; walked backwards it generates.
+
+Invariant: the grid is even in the path's own parameter, starts at all-1 and ends at all-0.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from asyncpatch.paths import AbstractPath, Staged, StagedPath, SynchronousPath
+from asyncpatch.plans.fixed import FixedPlan
+
+
+def from_path(path: AbstractPath, steps: int) -> FixedPlan:
+    """Walk `path` from noise to image in `steps` even steps. Raises `ValueError` for fewer than one step.
+
+    A law of paths gives a plan per image under `jax.vmap`: `from_path(law.sample(key, height, width), steps)`.
+    """
+    if steps < 1:
+        raise ValueError(f"a plan needs at least one step, got steps={steps}; give a positive number")
+    fields = jax.vmap(path)(jnp.linspace(1.0, 0.0, steps + 1))
+    # A path never falls, but its float32 values may, by a rounding error that a plan must not turn into noise.
+    return FixedPlan(jax.lax.cummin(fields, axis=0))
+
+
+def synchronous(steps: int, height: int, width: int) -> FixedPlan:
+    """All tokens together, evenly from 1 to 0: the ordinary diffusion sampler."""
+    return from_path(SynchronousPath(height, width), steps)
+
+
+def staged(groups: Int[Array, "height width"], steps: int, overlap: float | Float[Array, ""] = 0.0) -> FixedPlan:
+    """One group of tokens after another, group 0 first; `asyncpatch.paths` has raster, spiral and random orders.
+
+    Neighbouring groups share the fraction `overlap` of their steps. Raises as `asyncpatch.paths.Staged` does.
+    """
+    law = Staged(groups, overlap)
+    return from_path(StagedPath(law.groups, law.overlap), steps)

@@ -1,0 +1,62 @@
+"""Checks of what the sampling loop is given, on the host, before anything is compiled or computed."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from asyncpatch.plans import AbstractPlan
+from asyncpatch.shapes import NULL_LABEL
+
+
+def check_inputs(
+    plan: AbstractPlan,
+    image: Float[Array, "batch height width channel"],
+    label: Int[Array, " batch"],
+    plan_axes: Literal[0] | None,
+) -> None:
+    """Raises `ValueError` for shapes and values, and `TypeError` for number types, that cannot be sampled from."""
+    _check_image(image)
+    _check_label(label, image.shape[0])
+    _check_plan_axes(plan, image.shape[0], plan_axes)
+    plan_axes = None if plan_axes is None else eqx.if_array(plan_axes)
+    # A plan of the wrong size says so in `init`; asking for its shape alone computes nothing.
+    start = eqx.filter_vmap(lambda plan: plan.init(*image.shape[1:3]), in_axes=(plan_axes,), axis_size=image.shape[0])
+    eqx.filter_eval_shape(start, plan)
+
+
+def _check_image(image: Array) -> None:
+    if image.ndim != 4:
+        raise ValueError(f"images are (batch, height, width, channel), got shape {image.shape}; add the batch axis")
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(f"images are floats in [-1, 1], got dtype {image.dtype}; scale and convert them")
+    if not isinstance(image, jax.core.Tracer) and not np.isfinite(np.asarray(image)).all():
+        where = tuple(int(index) for index in np.argwhere(~np.isfinite(np.asarray(image)))[0])
+        raise ValueError(
+            f"the image has the value {image[where]} at (batch, row, column, channel) = {where}; "
+            "give finite values, and zeros where nothing is known"
+        )
+
+
+def _check_label(label: Array, batch: int) -> None:
+    if label.shape != (batch,):
+        raise ValueError(f"{batch} images need {batch} labels, got shape {label.shape}; NULL_LABEL is no class")
+    if label.dtype != jnp.int32:
+        raise TypeError(f"labels are int32 class indices, got dtype {label.dtype}; convert them")
+    if not isinstance(label, jax.core.Tracer) and (np.asarray(label) < NULL_LABEL).any():
+        raise ValueError(f"got a label of {np.asarray(label).min()}; give a class index, or {NULL_LABEL} for no class")
+
+
+def _check_plan_axes(plan: AbstractPlan, batch: int, plan_axes: int | None) -> None:
+    if plan_axes not in (None, 0):
+        raise ValueError(f"plan_axes is None (one plan for all) or 0 (a plan per image), got {plan_axes}")
+    if plan_axes == 0:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(eqx.filter(plan, eqx.is_array))]
+        if any(shape[:1] != (batch,) for shape in shapes):
+            raise ValueError(
+                f"plan_axes=0 needs plan arrays with a leading axis of {batch} images, got shapes {shapes}; "
+                "build the plan under jax.vmap, or share one plan with plan_axes=None"
+            )
