@@ -13,7 +13,7 @@ from pathlib import Path
 import grain
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -416,6 +416,13 @@ def test_converting_twice_gives_the_same_bytes(tmp_path):
     one, two = (sorted((tmp_path / name).iterdir()) for name in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+
+
+def test_each_record_can_be_read_alone(tmp_path):
+    write_converted(tmp_path)
+    reader = ArrayRecordReader(str(tmp_path / "records" / "records-00000-of-00005.array_record"))
+    assert "group_size:1," in reader.writer_options_string()
+    reader.close()
 
 
 @dataclasses.dataclass(frozen=True)

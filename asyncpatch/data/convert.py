@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 import grain
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]  (compiled)
 from rich.progress import track
 
 from asyncpatch.data.base import AbstractRecords, AbstractSource
@@ -53,3 +53,4 @@ def _write_shards(records: AbstractRecords, paths: list[str]) -> None:
             with contextlib.closing(ArrayRecordWriter(path, WRITER_OPTIONS)) as writer:
                 for content in itertools.islice(bar, end - start):
                     writer.write(content)
+        next(bar, None)  # the bar counts a record when the next is asked for

@@ -11,7 +11,7 @@ Invariants: global batches are the same, image for image and in order, for any n
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import grain
 import numpy as np
@@ -44,7 +44,7 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """The batch at `step`, made on the spot."""
-        return self.dataset[_checked_step(step)]
+        return cast(Batch, self.dataset[_checked_step(step)])  # Grain allows None, for filtered elements
 
     def iterate(self, start_step: int = 0) -> Iterator[Batch]:
         """The batches from `start_step` on, without end, prefetched. `close()` it, or drop it, to free its workers."""
@@ -67,10 +67,11 @@ def batches(
     usual `if __name__ == "__main__":`, as they are started afresh. Batches may be larger than the data set.
     """
     _check_arguments(batch_size, seed, process_index, process_count, workers)
-    local_size = batch_size // process_count
-    stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(_Chain(transforms))
-    blocks = stream.batch(local_size, drop_remainder=True)[process_index::process_count].map(_finish)
-    return Batches(stream[0]["image"].shape, records.class_names, workers, blocks)
+    chain = _Chain(transforms)
+    height, width, channel = chain(records[0], np.random.default_rng(seed))["image"].shape
+    stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(chain)
+    blocks = stream.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
+    return Batches((height, width, channel), records.class_names, workers, blocks.map(_finish))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,7 +81,9 @@ class PadTo(AbstractTransform):
                 f"an image of {image.shape[0]}x{image.shape[1]} does not fit on a canvas of "
                 f"{self.height}x{self.width}; pad to a larger size"
             )
-        return np.pad(image, ((rows // 2, rows - rows // 2), (cols // 2, cols - cols // 2), (0, 0)))
+        canvas = np.zeros((self.height, self.width, image.shape[2]), np.uint8)
+        canvas[rows // 2 :, cols // 2 :][: image.shape[0], : image.shape[1]] = image
+        return canvas
 
 
 @dataclasses.dataclass(frozen=True)
