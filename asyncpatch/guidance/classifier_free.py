@@ -9,13 +9,14 @@ the same mix holds for each of them. Invariant: `w = 1` is off, `w = 0` ignores 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from asyncpatch.process import AbstractDenoiser, Prediction
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 
 
-def _as_weight(weight: float | Float[Array, ""]) -> Float[Array, ""]:
+def _as_weight(weight: ArrayLike) -> Float[Array, ""]:
     return jnp.asarray(weight, jnp.float32)
 
 

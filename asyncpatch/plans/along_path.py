@@ -5,7 +5,7 @@ Invariant: the grid is even in the path's own parameter, starts at all-1 and end
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
 
 from asyncpatch.paths import AbstractPath, Staged, StagedPath, SynchronousPath
 from asyncpatch.plans.fixed import FixedPlan
@@ -28,7 +28,7 @@ def synchronous(steps: int, height: int, width: int) -> FixedPlan:
     return from_path(SynchronousPath(height, width), steps)
 
 
-def staged(groups: Int[Array, "height width"], steps: int, overlap: float | Float[Array, ""] = 0.0) -> FixedPlan:
+def staged(groups: ArrayLike, steps: int, overlap: ArrayLike = 0.0) -> FixedPlan:
     """One group of tokens after another, group 0 first; `asyncpatch.paths` has raster, spiral and random orders.
 
     Neighbouring groups share the fraction `overlap` of their steps. Raises as `asyncpatch.paths.Staged` does.

@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
@@ -24,7 +25,7 @@ from asyncpatch.sampling.base import AbstractStepRule
 from asyncpatch.shapes import Image, TimeField
 
 
-def _as_coefficient(value: float | Float[Array, ""]) -> Float[Array, ""]:
+def _as_coefficient(value: ArrayLike) -> Float[Array, ""]:
     return jnp.asarray(value, jnp.float32)
 
 
