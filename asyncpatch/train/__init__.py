@@ -1,0 +1,25 @@
+"""Training: state, the compiled step, the loop, checkpoints, the mesh, and configs as JSON."""
+
+from asyncpatch.train.batch import Batch as Batch
+from asyncpatch.train.batch import BatchSource as BatchSource
+from asyncpatch.train.batch import put_batch as put_batch
+from asyncpatch.train.checkpoint import CheckpointError as CheckpointError
+from asyncpatch.train.checkpoint import ConfigMismatchError as ConfigMismatchError
+from asyncpatch.train.checkpoint import best_step as best_step
+from asyncpatch.train.checkpoint import load_for_sampling as load_for_sampling
+from asyncpatch.train.config import ConfigError as ConfigError
+from asyncpatch.train.config import differences as differences
+from asyncpatch.train.config import from_json as from_json
+from asyncpatch.train.config import to_json as to_json
+from asyncpatch.train.interrupt import TERMINATED_STATUS as TERMINATED_STATUS
+from asyncpatch.train.loop import NonFiniteLossError as NonFiniteLossError
+from asyncpatch.train.loop import train as train
+from asyncpatch.train.mesh import make_mesh as make_mesh
+from asyncpatch.train.settings import OptimizerConfig as OptimizerConfig
+from asyncpatch.train.settings import RunConfig as RunConfig
+from asyncpatch.train.settings import TrainConfig as TrainConfig
+from asyncpatch.train.state import TrainState as TrainState
+from asyncpatch.train.state import init_state as init_state
+from asyncpatch.train.step import StepInputs as StepInputs
+from asyncpatch.train.step import StepMetrics as StepMetrics
+from asyncpatch.train.step import train_step as train_step

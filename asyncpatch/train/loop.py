@@ -1,0 +1,153 @@
+"""The training loop on the host: feed, report, validate, sample, save, and stop well.
+
+Interrupt a run at any step and start the same command again: it goes on from the newest good checkpoint with the
+losses and parameters of a run that was never interrupted, to the bit on CPU. SIGTERM saves first and exits with
+status 143. The host never waits for the step it has just started, and reads numbers off the device only to
+report or save; a loss that is not finite freezes the state on the device and is named at the next look.
+"""
+
+import json
+import math
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
+from asyncpatch.train.checkpoint import VALIDATION_LOSS, Checkpoints
+from asyncpatch.train.config import Json, to_json
+from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
+from asyncpatch.train.report import Reporter
+from asyncpatch.train.settings import RunConfig, TrainConfig
+from asyncpatch.train.state import MakeDenoiser, TrainState, abstract_state, init_state
+from asyncpatch.train.step import LossFunction, StepInputs, train_step, validation_step
+
+BATCHES_AHEAD = 2
+"""Batches on the device beyond the one in use: enough to hide the transfer, little memory."""
+
+CONFIG_FILE = "config.json"
+"""A copy of the config for people; checkpoints carry their own."""
+
+SampleCallback = Callable[[int, PyTree], None]
+"""`(step, denoiser)`: draws a sample grid from the averaged denoiser, whose arrays it must not keep."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or its gradient was not finite."""
+
+
+def train(
+    folder: str | Path,
+    experiment: object,
+    config: TrainConfig,
+    run: RunConfig,
+    make_denoiser: MakeDenoiser,
+    loss_fn: LossFunction,
+    data: BatchSource,
+    mesh: Mesh,
+    validation: BatchSource | None = None,
+    sample_callback: SampleCallback | None = None,
+) -> TrainState:
+    """Train to `run.steps`, from the newest checkpoint in `folder` if there is one.
+
+    `experiment` is the whole config of the run, `config` and those of data, loss and denoiser included: it is
+    saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
+    `OSError` if the folder cannot be written to, `ValueError` for unusable batches, `NonFiniteLossError`, and
+    `SystemExit(143)` once the state is saved after a SIGTERM.
+    """
+    folder, written = _prepare(folder), to_json(experiment)
+    with Checkpoints(folder, run) as checkpoints, TerminationRequest() as termination:
+        state = checkpoints.restore(written, abstract_state(make_denoiser, config, mesh))
+        if state is None:
+            state = init_state(make_denoiser, config, mesh)
+        _write_config(folder, written)
+        start = int(state.step)
+        batches = _put_ahead(data.iterate(start), start, config, mesh)
+
+        def give_up(step: int) -> None:
+            raise NonFiniteLossError(_what_broke(step, data.batch(step), checkpoints.newest()))
+
+        with Reporter(folder, start, run, give_up) as reporter:
+            for step in range(start + 1, run.steps + 1):
+                inputs = StepInputs(next(batches), loss_fn, config, run.log_every, mesh)
+                state, metrics = train_step(inputs, state)
+                reporter.after(step, metrics, len(inputs.batch.label))
+
+                last, stop = step == run.steps, termination.agreed(step, run.log_every)
+                if sample_callback is not None and (last or step % run.sample_every == 0):
+                    reporter.settle()
+                    sample_callback(step, eqx.nn.inference_mode(state.ema))
+                if (scheduled := last or step % run.checkpoint_every == 0) or stop:
+                    reporter.settle()
+                    loss = _validate(inputs, state, validation, run) if scheduled and validation is not None else None
+                    if loss is not None:
+                        reporter.write(step, {VALIDATION_LOSS: loss})
+                    checkpoints.save(state, written, loss)
+                if stop and not last:
+                    raise SystemExit(TERMINATED_STATUS)
+    return state
+
+
+def _prepare(folder: str | Path) -> Path:
+    """Make the output folder and prove that it can be written to, before anything is computed."""
+    folder = Path(folder).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the output folder {folder} ({error}); give a folder that you can write to"
+        ) from error
+    return folder
+
+
+def _write_config(folder: Path, written: Json) -> None:
+    if jax.process_index() == 0:
+        (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+
+def _put_ahead(host: Iterator[HostBatch], start: int, config: TrainConfig, mesh: Mesh) -> Iterator[Batch]:
+    """Check batches and start their way to the device before they are needed."""
+    ahead: deque[Batch] = deque()
+    for step, batch in enumerate(host, start):
+        check_batch(batch, step, config.num_classes, config.accumulation * mesh.size)
+        ahead.append(put_batch(batch, mesh))
+        if len(ahead) > BATCHES_AHEAD:
+            yield ahead.popleft()
+
+
+def _validate(inputs: StepInputs, state: TrainState, validation: BatchSource, run: RunConfig) -> float:
+    """Mean loss of the averaged denoiser over the first batches of the validation data."""
+    losses = []
+    for number in range(run.validation_batches):
+        host = validation.batch(number)
+        check_batch(host, number, inputs.config.num_classes, inputs.mesh.size)
+        batch_inputs = eqx.tree_at(lambda inputs: inputs.batch, inputs, put_batch(host, inputs.mesh))
+        losses.append(float(validation_step(batch_inputs, state.ema, jnp.int32(number))))
+    mean = math.fsum(losses) / len(losses)
+    if not math.isfinite(mean):
+        at = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
+        raise NonFiniteLossError(
+            f"the validation loss at step {int(state.step)} is {mean}, from validation batches {at}"
+        )
+    return mean
+
+
+def _what_broke(step: int, batch: HostBatch, newest: Path | None) -> str:
+    finite = np.isfinite(batch["image"]).all(axis=(1, 2, 3))
+    pixels = (
+        "all its pixels are finite" if finite.all() else f"images {np.flatnonzero(~finite).tolist()} have bad pixels"
+    )
+    kept = "no checkpoint had been saved" if newest is None else f"the last good checkpoint is {newest}"
+    return (
+        f"the loss or its gradient is not finite at step {step}, in batch {step} of the data ({pixels}); {kept}. "
+        "Mend the data, or lower the learning rate or max_gradient_norm in a new folder"
+    )

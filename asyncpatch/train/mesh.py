@@ -1,0 +1,79 @@
+"""Where arrays live: each logical axis is given its mesh axis once, here, and nowhere else.
+
+A mesh has the axes `data` and `fsdp`. Batches are split over both; large weights, their moving average and
+their moments are split over `fsdp`; everything else is on every device. One device is a mesh of one, and the
+same program runs on one device, on several, and on several processes.
+
+Invariant: the sharding of a weight depends on its shape and the mesh alone, so that the step, the restored
+checkpoint and the initial state agree, and the train step compiles once.
+"""
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+DATA, FSDP = "data", "fsdp"
+
+MESH_AXES = {"batch": (DATA, FSDP), "weight": FSDP}
+"""Logical axis -> mesh axis or axes."""
+
+MIN_SHARDED_SIZE = 2**16
+"""Weights with fewer entries stay whole: gathering them would cost more than the memory they take."""
+
+
+def make_mesh(data: int = 1, fsdp: int = 1) -> Mesh:
+    """A mesh of the first `data * fsdp` devices. Raises `ValueError` if there are not as many."""
+    devices = jax.devices()
+    if data < 1 or fsdp < 1 or data * fsdp > len(devices):
+        raise ValueError(
+            f"a mesh of {data} x {fsdp} devices does not fit the {len(devices)} devices present; "
+            "give two positive numbers with a smaller product"
+        )
+    return jax.make_mesh((data, fsdp), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * fsdp])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """On every device, whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(MESH_AXES["batch"]))
+
+
+def microbatch_sharding(mesh: Mesh) -> NamedSharding:
+    """The second axis split over all devices; the first counts microbatches."""
+    return NamedSharding(mesh, PartitionSpec(None, MESH_AXES["batch"]))
+
+
+def weight_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """The largest axis that `fsdp` divides is split over it, if the weight is large; else it stays whole."""
+    parts = mesh.shape[MESH_AXES["weight"]]
+    divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or np.prod(shape) < MIN_SHARDED_SIZE or not divisible:
+        return replicated(mesh)
+    largest = max(divisible, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * largest, MESH_AXES["weight"]))
+
+
+def constrain_weights(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Inside a compiled function, place every array of a state by `weight_sharding`."""
+
+    def place(leaf):
+        return jax.lax.with_sharding_constraint(leaf, weight_sharding(mesh, leaf.shape)) if eqx.is_array(leaf) else leaf
+
+    return jax.tree.map(place, tree)
+
+
+def abstract_weights(mesh: Mesh, tree: PyTree) -> PyTree:
+    """The shapes that `eqx.filter_eval_shape` gave, each with its sharding: what a checkpoint is restored into."""
+
+    def describe(leaf):
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=weight_sharding(mesh, leaf.shape))
+
+    return jax.tree.map(describe, tree)

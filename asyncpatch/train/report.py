@@ -1,0 +1,75 @@
+"""From the metrics of steps on the device to lines of a report, one look behind.
+
+Invariants: the host starts at most one step ahead of the device and reads numbers only at multiples of
+`log_every`, and those of the interval before; a step that was not finite is found at the next look.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from asyncpatch.train.metrics_log import MetricsLog
+from asyncpatch.train.progress import make_progress
+from asyncpatch.train.settings import RunConfig
+from asyncpatch.train.state import NEVER
+from asyncpatch.train.step import StepMetrics
+
+
+class Reporter:
+    """Collects metrics; the first process writes them. `on_broken(step)` is told of a non-finite step and raises."""
+
+    def __init__(self, folder: Path, start: int, run: RunConfig, on_broken: Callable[[int], None]):
+        self._run, self._on_broken = run, on_broken
+        self._writes = jax.process_index() == 0
+        if self._writes:
+            self._log = MetricsLog(folder, start)
+            self._progress = make_progress(start, run.steps)
+        self._latest: StepMetrics | None = None
+        self._pending: list[tuple[int, float, StepMetrics]] = []
+        self._marked = (start, time.monotonic())
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writes:
+            self._progress.close()
+            self._log.close()
+
+    def after(self, step: int, metrics: StepMetrics, images: int) -> None:
+        """Take the metrics of the step just started, and wait for the one before."""
+        jax.block_until_ready(self._latest)
+        self._latest = metrics
+        if self._writes:
+            self._progress.advance(step)
+        if step % self._run.log_every == 0:
+            (last_step, last_time), now = self._marked, time.monotonic()
+            self._pending.append((step, images * (step - last_step) / (now - last_time), metrics))
+            self._marked = (step, now)
+            self._write_all_but(1)
+
+    def settle(self) -> None:
+        """Wait for the device and write all that is due. Nothing that is not finite gets past this."""
+        self._write_all_but(0)
+        if self._latest is not None:
+            self._check(self._latest)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write further numbers of a step."""
+        if self._writes:
+            self._log.write(step, values)
+
+    def _write_all_but(self, kept: int) -> None:
+        while len(self._pending) > kept:
+            step, speed, metrics = self._pending.pop(0)
+            self._check(metrics)
+            values = {name: float(getattr(metrics, name)) for name in ("loss", "gradient_norm", "learning_rate")}
+            self.write(step, values | {"images_per_second": round(speed, 1)})
+            if self._writes:
+                self._progress.note(f"loss {values['loss']:.4g}  {speed:.0f} images/s")
+
+    def _check(self, metrics: StepMetrics) -> None:
+        if (step := int(metrics.broken_at)) != NEVER:
+            self._on_broken(step)

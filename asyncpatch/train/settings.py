@@ -1,0 +1,94 @@
+"""What decides the numbers of a training run, and what only decides how long it runs and what it reports.
+
+Invariant: two runs with equal `TrainConfig`, data, loss and denoiser have the same losses whatever their
+`RunConfig`; a run may therefore be resumed under another `RunConfig`, and under no other `TrainConfig`.
+"""
+
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with linear warm-up to a constant learning rate and clipping of the gradient's norm.
+
+    Source: the recipe of docs/theory.md; `eps` is added to the root of the second moment.
+    """
+
+    learning_rate: float = 3e-5
+    warmup_steps: int = 10_000
+    b1: float = 0.9
+    b2: float = 0.99
+    eps: float = 1e-12
+    max_gradient_norm: float = 1.0
+
+    def __post_init__(self):
+        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        _check("warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "at least 0")
+        _check("b1", self.b1, 0 <= self.b1 < 1, "in [0, 1)")
+        _check("b2", self.b2, 0 <= self.b2 < 1, "in [0, 1)")
+        _check("eps", self.eps, self.eps > 0, "above 0")
+        _check("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm > 0, "above 0")
+
+    def learning_rate_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The rate of the update made after `step` others: the first update already moves."""
+        return self.learning_rate * jnp.minimum(1.0, (step + 1) / max(self.warmup_steps, 1))
+
+    def build(self) -> optax.GradientTransformation:
+        """The optax transformation: clip, then Adam at the warmed-up rate."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.max_gradient_norm),
+            optax.adam(self.learning_rate_at, b1=self.b1, b2=self.b2, eps=self.eps),
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything in the trainer that decides the numbers. The data, the loss and the denoiser have their own configs.
+
+    `num_classes` bounds the labels; 0 means that every label is `NULL_LABEL`. `accumulation` is the number of
+    microbatches that one batch is worked off in.
+    """
+
+    num_classes: int
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema_decay: float = 0.999
+    label_dropout: float = 0.1
+    accumulation: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        _check("num_classes", self.num_classes, self.num_classes >= 0, "at least 0")
+        _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
+        _check("label_dropout", self.label_dropout, 0 <= self.label_dropout <= 1, "in [0, 1]")
+        _check("accumulation", self.accumulation, self.accumulation >= 1, "at least 1")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "in [0, 2^32)")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long to train and how often to report, validate, sample and save; all counted in steps.
+
+    Validation runs before every scheduled checkpoint. `keep_best` counts by validation loss.
+    """
+
+    steps: int = 1_000_000
+    log_every: int = 100
+    sample_every: int = 10_000
+    checkpoint_every: int = 10_000
+    keep_last: int = 2
+    keep_best: int = 1
+    validation_batches: int = 8
+
+    def __post_init__(self):
+        for name in ("steps", "log_every", "sample_every", "checkpoint_every", "keep_last", "validation_batches"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
+
+
+def _check(name: str, value: int | float, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {wanted}, got {value}; give another {name}")

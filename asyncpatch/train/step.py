@@ -1,0 +1,143 @@
+"""The train step, compiled once, and the validation step.
+
+    loss        mean over the batch of loss_fn(denoiser, key_i, image_i, label_i)
+    update      clip(gradient) -> Adam -> denoiser;   ema <- decay ema + (1 - decay) denoiser
+
+This is one of the two places with `jax.vmap` over images. Invariants: image `i` of step `n` sees the key
+`fold_in(step_key(n), i)`, whatever devices, processes and microbatches share the batch; a step whose loss or
+gradient is not finite changes nothing but `broken_at`, and so do all steps after it, so the host may look late.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
+
+from asyncpatch.shapes import NULL_LABEL, Image, Label
+from asyncpatch.train.batch import Batch
+from asyncpatch.train.mesh import constrain_weights, microbatch_sharding, replicated
+from asyncpatch.train.settings import TrainConfig
+from asyncpatch.train.state import NEVER, TrainState, step_key, validation_key
+
+LossFunction = Callable[[PyTree, PRNGKeyArray, Image, Label], Float[Array, ""]]
+"""`(denoiser, key, image, label) -> loss` of one image; draws its time field and noise from the key."""
+
+
+class StepInputs(eqx.Module):
+    """All that a train step reads and does not change."""
+
+    batch: Batch
+    loss_fn: LossFunction
+    config: TrainConfig
+    log_every: int
+    mesh: Mesh
+
+
+class StepMetrics(eqx.Module):
+    """What a step reports. `loss` is the mean since the last report; the others are this step's."""
+
+    loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    broken_at: Int[Array, ""]
+
+
+@eqx.filter_jit(donate="all-except-first")
+def train_step(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetrics]:
+    """One update. The buffers of `state` are reused for the result: do not touch it afterwards."""
+    config, step = inputs.config, state.step
+    loss, gradients = _loss_and_gradients(inputs, state)
+    gradient_norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & (state.broken_at == NEVER)
+
+    # optax 0.2.8 mixes int32 and float32 in Adam's bias correction, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = config.optimizer.build().update(gradients, state.opt_state)
+    denoiser = eqx.apply_updates(state.denoiser, updates)
+    window_loss, window_steps = state.window_loss + loss, state.window_steps + 1
+    reported = (step + 1) % inputs.log_every == 0
+    moved = TrainState(
+        denoiser=denoiser,
+        ema=_average(state.ema, denoiser, config.ema_decay),
+        opt_state=opt_state,
+        step=step + 1,
+        broken_at=state.broken_at,
+        window_loss=jnp.where(reported, 0.0, window_loss),
+        window_steps=jnp.where(reported, 0, window_steps),
+    )
+    stayed = eqx.tree_at(lambda s: s.broken_at, state, jnp.where(state.broken_at == NEVER, step, state.broken_at))
+    state = constrain_weights(inputs.mesh, _select(finite, moved, stayed))
+    metrics = StepMetrics(
+        loss=window_loss / window_steps.astype(jnp.float32),
+        gradient_norm=gradient_norm,
+        learning_rate=config.optimizer.learning_rate_at(step),
+        broken_at=state.broken_at,
+    )
+    return state, jax.lax.with_sharding_constraint(metrics, replicated(inputs.mesh))
+
+
+@eqx.filter_jit
+def validation_step(inputs: StepInputs, denoiser: PyTree, number: Int[Array, ""]) -> Float[Array, ""]:
+    """The mean loss over validation batch `number`, with no dropout of anything and the same keys each time."""
+    keys = _image_keys(validation_key(inputs.config, number), inputs.batch.index)
+    per_image = partial(inputs.loss_fn, eqx.nn.inference_mode(denoiser))
+    loss = jnp.mean(jax.vmap(per_image)(keys, inputs.batch.image, inputs.batch.label))
+    return jax.lax.with_sharding_constraint(loss, replicated(inputs.mesh))
+
+
+def _loss_and_gradients(inputs: StepInputs, state: TrainState) -> tuple[Float[Array, ""], PyTree]:
+    """Mean loss and gradient of the batch, one microbatch after the other."""
+    key = step_key(inputs.config, state.step)
+    trainable, rest = eqx.partition(state.denoiser, eqx.is_inexact_array)
+
+    def image_loss(denoiser: PyTree, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:
+        label_key, loss_key = jr.split(key)
+        dropped = jr.bernoulli(label_key, inputs.config.label_dropout)
+        return inputs.loss_fn(denoiser, loss_key, image, jnp.where(dropped, NULL_LABEL, label))
+
+    def batch_loss(trainable: PyTree, batch: Batch) -> Float[Array, ""]:
+        per_image = partial(image_loss, eqx.combine(trainable, rest))
+        return jnp.mean(jax.vmap(per_image)(_image_keys(key, batch.index), batch.image, batch.label))
+
+    def add(total, batch: Batch):
+        part = jax.value_and_grad(batch_loss)(trainable, batch)
+        return constrain_weights(inputs.mesh, jax.tree.map(jnp.add, total, part)), None
+
+    parts = inputs.config.accumulation
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable))
+    total, _ = jax.lax.scan(add, zero, _microbatches(inputs.batch, parts, inputs.mesh))
+    return jax.tree.map(lambda sums: sums / parts, total)
+
+
+def _microbatches(batch: Batch, parts: int, mesh: Mesh) -> Batch:
+    """Deal the images to `parts` microbatches in turn, which moves none of them to another device."""
+
+    def deal(array):
+        dealt = jnp.swapaxes(array.reshape(-1, parts, *array.shape[1:]), 0, 1)
+        return jax.lax.with_sharding_constraint(dealt, microbatch_sharding(mesh))
+
+    return jax.tree.map(deal, batch)
+
+
+def _image_keys(key: PRNGKeyArray, index: Int[Array, " batch"]) -> Key[Array, " batch"]:
+    return jax.vmap(partial(jr.fold_in, key))(index)
+
+
+def _average(ema: PyTree, denoiser: PyTree, decay: float) -> PyTree:
+    def move(average, weight):
+        return decay * average + (1 - decay) * weight if eqx.is_inexact_array(average) else weight
+
+    return jax.tree.map(move, ema, denoiser)
+
+
+def _select(condition, accepted: PyTree, refused: PyTree) -> PyTree:
+    def choose(new, old):
+        return jnp.where(condition, new, old) if eqx.is_array(new) else new
+
+    return jax.tree.map(choose, accepted, refused)
