@@ -37,26 +37,27 @@ class MeanBeta(AbstractTimestepSampler):
 def split_mean(key: PRNGKeyArray, mean: Float[Array, ""], count: int) -> Float[Array, "{count}"]:
     """`count` times in [0, 1] with this mean, by recursive splitting; their order still shows the blocks."""
     sizes, means = np.array([count]), mean[None]
-    for level_key in jr.split(key, (count - 1).bit_length()):
+    levels = (count - 1).bit_length()
+    uniforms = jr.uniform(key, (2, 2**levels - 1))
+    for level in range(levels):
         first, second = sizes // 2, sizes - sizes // 2
         # A block of one token has nothing to split: its first half is empty, and dropped at the end.
         filled = np.maximum(first, 1)
         inverse_share = jnp.asarray(sizes / filled, means.dtype)
         least = jnp.maximum(1 - (1 - means) * inverse_share, 0.0)
         most = jnp.minimum(means * inverse_share, 1.0)
-        fraction = _symmetric_beta(level_key, np.maximum(sizes - 1 - sizes % 2, 1) ** SHARPNESS)
-        first_means = least + (most - least) * fraction
+        concentration = np.maximum(sizes - 1 - sizes % 2, 1) ** SHARPNESS
+        blocks = slice(2**level - 1, 2 ** (level + 1) - 1)
+        first_means = least + (most - least) * _symmetric_beta(uniforms[:, blocks], concentration)
         second_means = means + (means - first_means) * jnp.asarray(first / second, means.dtype)
         means = jnp.stack([first_means, second_means], axis=1).ravel()
         sizes = np.stack([first, second], axis=1).ravel()
     return jnp.clip(means[np.flatnonzero(sizes)], 0.0, 1.0)
 
 
-def _symmetric_beta(key: PRNGKeyArray, concentration: np.ndarray) -> Float[Array, "blocks"]:
-    """Independent draws of `Beta(a, a)`, one per entry `a >= 1` of `concentration`."""
-    radius_key, angle_key = jr.split(key)
-    exponent = jnp.asarray(2 / (2 * concentration - 1), jnp.float32)
+def _symmetric_beta(uniforms: Float[Array, "2 blocks"], concentration: np.ndarray) -> Float[Array, "blocks"]:
+    """Draws of `Beta(a, a)`, one per entry `a >= 1` of `concentration`, each made of two uniform numbers."""
+    exponent = jnp.asarray(2 / (2 * concentration - 1), uniforms.dtype)
     # 1 - U^exponent loses all its digits for a large concentration; expm1 keeps them.
-    squared_radius = -jnp.expm1(exponent * jnp.log(jr.uniform(radius_key, exponent.shape)))
-    angle = jr.uniform(angle_key, exponent.shape, maxval=2 * math.pi)
-    return (1 + jnp.sqrt(squared_radius) * jnp.cos(angle)) / 2
+    squared_radius = -jnp.expm1(exponent * jnp.log(uniforms[0]))
+    return (1 + jnp.sqrt(squared_radius) * jnp.cos(2 * math.pi * uniforms[1])) / 2
