@@ -240,7 +240,7 @@ def test_bad_orders_are_refused(groups, error, text):
             build(groups)
 
 
-@pytest.mark.parametrize("patch_sizes", [(), (0,), (4, -1), (1.5,), [4]])
+@pytest.mark.parametrize("patch_sizes", [(), (0,), (4, -1), (1.5,), [4], (np.int64(-2),)])
 def test_bad_patch_sizes_are_refused(patch_sizes):
     with pytest.raises((ValueError, TypeError)):
         Window(patch_sizes)

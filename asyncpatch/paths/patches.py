@@ -4,16 +4,15 @@ The size is a traced value, so one program serves all sizes. Patches start at th
 not divide the grid, the last row and column of patches are cut off at the edge.
 """
 
-import operator
-
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 
 def check_patch_sizes(patch_sizes: tuple[int, ...]) -> None:
     """Raise unless `patch_sizes` is a non-empty tuple of positive integers."""
-    if not isinstance(patch_sizes, tuple) or not patch_sizes or not all(_is_positive_int(p) for p in patch_sizes):
+    if not isinstance(patch_sizes, tuple) or not patch_sizes or not all(map(_is_size, patch_sizes)):
         raise ValueError(
             f"patch sizes must be a tuple of one or more positive integers, got {patch_sizes!r}; "
             "give the sides in pixels to draw from, such as (1, 2, 4), or (4,) for one size"
@@ -35,8 +34,5 @@ def draw_patch_size(key: PRNGKeyArray, patch_sizes: tuple[int, ...], height: int
     return jr.choice(key, jnp.array(patch_sizes))
 
 
-def _is_positive_int(value: object) -> bool:
-    try:
-        return operator.index(value) > 0
-    except TypeError:
-        return False
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | np.integer) and int(value) > 0
