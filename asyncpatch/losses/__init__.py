@@ -1,0 +1,7 @@
+"""Training losses: weightings over times and the denoising loss."""
+
+from asyncpatch.losses.denoising import denoising_loss as denoising_loss
+from asyncpatch.losses.weighting import AbstractWeighting as AbstractWeighting
+from asyncpatch.losses.weighting import FisherDivergence as FisherDivergence
+from asyncpatch.losses.weighting import Plain as Plain
+from asyncpatch.losses.weighting import SiD2 as SiD2

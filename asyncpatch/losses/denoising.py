@@ -1,0 +1,28 @@
+"""The denoising loss of one image: the weighted squared error of the velocity at a time field.
+
+For every law of time fields its minimiser is the same, the conditional mean of the velocity, hence the joint score at
+every time field of the law's support (paper Theorem 1).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from asyncpatch.losses.weighting import AbstractWeighting
+from asyncpatch.noise_schedule import AbstractNoiseSchedule
+from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
+from asyncpatch.shapes import Image, Label, TimeField
+
+
+def denoising_loss(
+    denoiser: AbstractDenoiser,
+    schedule: AbstractNoiseSchedule,
+    weighting: AbstractWeighting,
+    data: Image,
+    t: TimeField,
+    noise: Image,
+    label: Label,
+) -> Float[Array, ""]:
+    """Mean over tokens and channels of `weight(t) (v - vhat)^2`, with `noise` unit Gaussian."""
+    prediction = denoiser(corrupt(schedule, data, t, noise), t, label)
+    error = prediction.velocity(schedule, t) - Prediction(data, noise).velocity(schedule, t)
+    return jnp.mean(weighting(schedule, t)[..., None] * jnp.square(error))

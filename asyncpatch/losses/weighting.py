@@ -1,0 +1,70 @@
+"""Weights of the squared velocity error of one token, as a function of its time.
+
+Errors of the velocity, the data, the noise and the score are multiples of one another, so each published weighting
+is one function here. With `(p, q)` the schedule's velocity mix, `alpha q - sigma p = 1` gives
+
+    x - xhat = sigma (vhat - v),    eps - epshat = alpha (v - vhat),    score error = (alpha / sigma) (vhat - v)
+
+Invariant: weights are finite and not negative on all of [0, 1], so no token needs to be masked out.
+"""
+
+import abc
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
+
+
+class AbstractWeighting(eqx.Module):
+    """The weight on the squared velocity error.
+
+    To write one more: implement `__call__` elementwise, keep it finite at `t = 0` and `t = 1`, and enrol the class
+    in `tests/test_losses.py`.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, schedule: AbstractNoiseSchedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The weight at time `t`."""
+
+
+class Plain(AbstractWeighting):
+    """Every time counts alike: the mean squared velocity error of flow matching (arXiv 2210.02747)."""
+
+    def __call__(self, schedule: AbstractNoiseSchedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jnp.ones_like(t)
+
+
+class SiD2(AbstractWeighting):
+    """Sigmoid weighting of the data error, `(-log_snr') e^b sigmoid(log_snr - b)` (SiD2, arXiv 2410.19324).
+
+    Taken over to the velocity, the infinities cancel: with `k = sigma' alpha - alpha' sigma`,
+
+        weight = 2 e^b k alpha sigma / (alpha^2 + e^b sigma^2),
+
+    which for rectified flow (`k = 1`) is `2 e^b t (1-t) / ((1-t)^2 + e^b t^2)`: 0 at both ends, so that clean
+    tokens drop out by themselves. `b = 2` is the public ImageNet-64 setting.
+    """
+
+    bias: float = 2.0
+
+    def __call__(self, schedule: AbstractNoiseSchedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        alpha, alpha_slope = jax.jvp(schedule.alpha, (t,), (jnp.ones_like(t),))
+        sigma, sigma_slope = jax.jvp(schedule.sigma, (t,), (jnp.ones_like(t),))
+        odds = math.exp(self.bias)
+        turning = sigma_slope * alpha - alpha_slope * sigma
+        return 2 * odds * turning * alpha * sigma / (alpha**2 + odds * sigma**2)
+
+
+class FisherDivergence(AbstractWeighting):
+    """Every time's score counts alike: the squared error of the score, `alpha^2 / sigma^2`.
+
+    Its minimum is the multi-time Fisher divergence of the paper (Lemma A.1). The weight grows without bound towards
+    clean times, so train with it on a `Truncated` schedule; a token with `sigma = 0` has no score and weighs 0.
+    """
+
+    def __call__(self, schedule: AbstractNoiseSchedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return safe_divide(schedule.alpha(t), schedule.sigma(t)) ** 2

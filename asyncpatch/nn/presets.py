@@ -1,0 +1,48 @@
+"""Named shapes of the UNet. Parameter counts are tested from shapes alone."""
+
+import dataclasses
+
+from asyncpatch.nn.unet import UNetConfig
+
+_COLOUR = {"channels": 3, "num_classes": 1000}
+
+PRESETS = {
+    "digits": UNetConfig(
+        channels=1, num_classes=10, base=32, multipliers=(1, 2), blocks=1, attention=(False, True), head=32
+    ),
+    "fashion": UNetConfig(
+        channels=1,
+        num_classes=10,
+        base=32,
+        multipliers=(1, 2, 4),
+        blocks=2,
+        attention=(False, False, True),
+        head=32,
+        patch=2,
+        pixel_channels=16,
+    ),
+    "60m": UNetConfig(
+        **_COLOUR, base=128, multipliers=(1, 2, 2, 3), blocks=2, attention=(False, False, True, True), middle_blocks=3
+    ),
+    "600m": UNetConfig(
+        **_COLOUR,
+        base=256,
+        multipliers=(1, 2, 3, 4),
+        blocks=4,
+        attention=(False, False, True, True),
+        middle_blocks=3,
+        dropout=0.1,
+        compute_dtype="bfloat16",
+        rematerialise=True,
+    ),
+}
+
+
+def preset(name: str, channels: int, num_classes: int) -> UNetConfig:
+    """The preset `name` for images of `channels` channels and `num_classes` classes.
+
+    Raises `ValueError` for an unknown name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset is called {name!r}; choose one of {', '.join(PRESETS)}")
+    return dataclasses.replace(PRESETS[name], channels=channels, num_classes=num_classes)
