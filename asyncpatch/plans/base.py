@@ -17,8 +17,8 @@ class AbstractPlan(eqx.Module):
     """The time fields of one generation, one step at a time, for one image.
 
     To write one more: keep whatever the plan remembers in `state`, give it the same shapes and types at every step,
-    keep the invariants of the module docstring, and enrol the class in `tests/test_plans.py`. `steps` must not depend
-    on the values of arrays: it is the length of the compiled loop.
+    keep the invariants of the module docstring, and enrol the class in `tests/test_plans.py`. `steps` is the
+    length of the compiled loop: derive it from shapes, or declare it `eqx.field(static=True)`.
     """
 
     steps: eqx.AbstractVar[int]

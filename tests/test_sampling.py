@@ -1,0 +1,435 @@
+"""Step rules and the sampling loop. To enrol a step rule, add a line to `RULES`.
+
+The truth is a Gaussian of 8x8 correlated pixels, for which the denoiser is exact: whatever plan is followed, the
+images must have its (conditional) mean and covariance.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jaxtyping
+import numpy as np
+import pytest
+from jaxtyping import Array, Float
+from scipy.integrate import solve_ivp
+from scipy.linalg import sqrtm
+from scipy.stats import chi2, ncx2, norm
+
+from asyncpatch.guidance import ClassifierFree
+from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
+from asyncpatch.paths import SynchronousPath, Window, random_order, raster
+from asyncpatch.plans import AbstractPlan, FixedPlan, from_path, inpaint, staged, synchronous
+from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser, Prediction, posterior
+from asyncpatch.sampling import DDIM, AbstractStepRule, StochasticCoefficient, sample, sample_with_history
+from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
+
+SIDE, SIZE = 8, 64
+FLOW = RectifiedFlow()
+PIXELS = np.stack(np.mgrid[:SIDE, :SIDE], axis=-1).reshape(SIZE, 2)
+DISTANCE = np.linalg.norm(PIXELS[:, None] - PIXELS[None], axis=-1)
+COVARIANCE = 0.9 * np.exp(-DISTANCE / 1.5) + 0.1 * np.eye(SIZE)
+MEAN = np.random.default_rng(0).normal(size=SIZE) / 2
+KNOWN = np.zeros((SIDE, SIDE), bool)
+KNOWN[1:5, 2:7] = True
+
+
+def _denoiser(covariance: np.ndarray = COVARIANCE) -> GaussianDenoiser:
+    mean = jnp.asarray(MEAN.reshape(SIDE, SIDE, 1), jnp.float32)
+    return GaussianDenoiser(mean, jnp.asarray(covariance, jnp.float32), FLOW)
+
+
+def _run(denoiser, plan, rule, *, batch=4, seed=0, image=None, **options):
+    image = jnp.zeros((batch, SIDE, SIDE, 1)) if image is None else image
+    label = jnp.full(image.shape[0], NULL_LABEL, jnp.int32)
+    return sample(jr.key(seed), denoiser, plan, image, label, FLOW, rule, **options)
+
+
+class _Echo(AbstractDenoiser):
+    """Takes what it sees for the clean image, so that one step to 0 gives back where generation started."""
+
+    def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+        return Prediction(z, jnp.zeros_like(z))
+
+
+# --- the law of the images ---
+
+IMAGES = 1000
+WINDOW = Window((1,)).sample(jr.key(1), SIDE, SIDE)
+# The overlaps give every token at least 100 of the 500 steps.
+RASTER = staged(raster(SIDE, SIDE, 2), 500, overlap=0.75)
+RANDOM_ORDER = staged(random_order(jr.key(2), SIDE, SIDE, 1), 500, overlap=0.95)
+SYNCHRONOUS = synchronous(500, SIDE, SIDE)
+# A first-order rule leaves the variances of the images off by this share or less at 500 steps (measured: 0.5 to 2.8%).
+BIAS = 0.04
+# Per statistic. The covariance statistic is a chi-square up to O(SIZE / IMAGES), hence "below 1e-5" for all together.
+FALSE_ALARM = 1e-7
+
+
+def check_gaussian(images: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> None:
+    """Whiten, then compare the sample mean with 0 and the sample covariance with the identity. False alarms: 1e-5.
+
+    For n samples in d dimensions `n |mean|^2` is chi-square with d degrees, and the squared entries of
+    `covariance - identity`, over their variances (1/n, on the diagonal 2/n), add up to a chi-square with d(d+1)/2
+    degrees, whose noncentrality is `n d BIAS^2 / 2` if each variance is off by `BIAS`. The mean of the d variances,
+    normal with variance `2 / (n d)`, shows an error that all of them share.
+    """
+    count, size = images.shape
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (images - mean).T)
+    assert count * (white.mean(axis=1) ** 2).sum() < chi2.isf(FALSE_ALARM, size)
+    gap = white @ white.T / count - np.eye(size)
+    assert abs(gap.trace() / size) < BIAS + norm.isf(FALSE_ALARM / 2) * np.sqrt(2 / (count * size))
+    statistic = count * (gap**2).sum() / 2
+    assert statistic < ncx2.isf(FALSE_ALARM, size * (size + 1) / 2, count * size * BIAS**2 / 2)
+
+
+@pytest.mark.parametrize(
+    ("plan", "rule"),
+    [
+        (SYNCHRONOUS, DDIM(0.0)),
+        (SYNCHRONOUS, DDIM(1.0)),
+        (RASTER, DDIM(0.0)),
+        (RANDOM_ORDER, DDIM(0.0)),
+        (from_path(WINDOW, 500), DDIM(0.0)),
+        (from_path(WINDOW, 500), StochasticCoefficient(0.25)),
+    ],
+    ids=["synchronous", "synchronous, eta 1", "raster", "random order", "window", "window, c 1/4"],
+)
+def test_every_plan_generates_the_data_law(plan, rule):
+    images = np.asarray(_run(_denoiser(), plan, rule, batch=IMAGES), np.float64)
+    check_gaussian(images.reshape(IMAGES, SIZE), MEAN, COVARIANCE)
+
+
+@pytest.mark.parametrize("plan", [SYNCHRONOUS, RANDOM_ORDER], ids=["synchronous", "random order"])
+@pytest.mark.parametrize("known", [KNOWN, ~KNOWN], ids=["outpainting", "inpainting"])
+def test_inpainting_is_conditioning(plan, known):
+    truth = np.random.default_rng(1).multivariate_normal(MEAN, COVARIANCE).astype(np.float32)
+    image = jnp.broadcast_to(truth.reshape(1, SIDE, SIDE, 1), (IMAGES, SIDE, SIDE, 1))
+    images = np.asarray(_run(_denoiser(), inpaint(plan, jnp.asarray(known)), DDIM(0.0), image=image))
+    images, known = images.reshape(IMAGES, SIZE), known.reshape(-1)
+    assert (images[:, known] == truth[known]).all(), "known pixels must come out equal to the bit"
+    gain = np.linalg.solve(COVARIANCE[np.ix_(known, known)], COVARIANCE[np.ix_(known, ~known)]).T
+    mean = MEAN[~known] + gain @ (truth[known] - MEAN[known])
+    covariance = COVARIANCE[np.ix_(~known, ~known)] - gain @ COVARIANCE[np.ix_(known, ~known)]
+    check_gaussian(images[:, ~known].astype(np.float64), mean, covariance)
+
+
+def test_law_rejects_a_denoiser_without_correlations():
+    images = np.asarray(_run(_denoiser(np.eye(SIZE)), SYNCHRONOUS, DDIM(0.0), batch=IMAGES), np.float64)
+    with pytest.raises(AssertionError):
+        check_gaussian(images.reshape(IMAGES, SIZE), MEAN, COVARIANCE)
+
+
+def test_finite_data_set_is_generated_point_by_point():
+    points = jr.normal(jr.key(0), (3, SIDE, SIDE, 1))
+    images = _run(FiniteDenoiser(points, FLOW), synchronous(50, SIDE, SIDE), DDIM(0.0), batch=16)
+    nearest = jnp.abs(images[:, None] - points[None]).max(axis=(2, 3, 4))
+    assert (nearest.min(axis=1) < 1e-4).all()
+    assert len(set(nearest.argmin(axis=1).tolist())) == 3
+
+
+# --- laws of every step rule ---
+
+RULES = {
+    "DDIM, eta 0": DDIM(0.0),
+    "DDIM, eta 0.5": DDIM(0.5),
+    "DDIM, eta 1": DDIM(1.0),
+    "coefficient 0": StochasticCoefficient(0.0),
+    "coefficient 1/4": StochasticCoefficient(0.25),
+    "coefficient 1": StochasticCoefficient(1.0),
+}
+ORDER = {"DDIM, eta 0": 1, "coefficient 0": 1}
+
+
+def _step(rule, schedule, t, s, seed=0):
+    z_key, data_key, noise_key, rule_key = jr.split(jr.key(seed), 4)
+    z = jr.normal(z_key, (SIDE, SIDE, 1))
+    prediction = Prediction(jr.normal(data_key, z.shape), jr.normal(noise_key, z.shape))
+    return z, prediction, rule(schedule, z, prediction, t, s, rule.init(z), rule_key)[0]
+
+
+def check_keeps_the_bits_of_tokens_that_stay(rule: AbstractStepRule) -> None:
+    for schedule in (FLOW, Cosine(), LogLinear()):
+        s = jr.uniform(jr.key(3), (SIDE, SIDE)).at[0].set(0.0).at[1].set(1.0)
+        t = s.at[4:].set((s[4:] + 1) / 2)
+        z, _, moved = _step(rule, schedule, t, s)
+        assert (moved[:4] == z[:4]).all()
+        assert (moved[4:] != z[4:]).all()
+
+
+def check_reaches_the_data_estimate_at_zero(rule: AbstractStepRule) -> None:
+    for schedule in (FLOW, Cosine()):
+        t = jr.uniform(jr.key(3), (SIDE, SIDE), minval=0.1).at[0].set(1.0)
+        _, prediction, moved = _step(rule, schedule, t, jnp.zeros_like(t))
+        np.testing.assert_allclose(moved, prediction.data, atol=1e-6)
+
+
+def check_order_of_convergence(rule: AbstractStepRule, order: int = 1) -> None:
+    """Slope of log error over log steps, against the exact flow of the Gaussian, along two paths."""
+    start = np.asarray(_run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0)), np.float64).reshape(-1, SIZE)
+    counts = [16, 32, 64, 128]
+    for path, flow in ((SynchronousPath(SIDE, SIDE), _synchronous_flow), (WINDOW, _window_flow)):
+        exact = flow(start).reshape(-1, SIDE, SIDE, 1)
+        errors = [np.abs(_run(_denoiser(), from_path(path, count), rule) - exact).max() for count in counts]
+        slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+        assert abs(slope + order) < 0.15
+        assert errors[-1] < 0.05
+
+
+def _synchronous_flow(start: np.ndarray) -> np.ndarray:
+    """All covariances along the way commute, so the flow maps unit noise by the symmetric root of the covariance."""
+    return MEAN + start @ sqrtm(COVARIANCE)
+
+
+def _window_flow(start: np.ndarray) -> np.ndarray:
+    """`dz/dr = t'(r) (E[eps|z] - E[x|z])` from r = 1 to 0 in float64, in two pieces, for the path has a kink."""
+    lead = np.asarray(WINDOW.lead, np.float64).reshape(-1)
+
+    def velocity(r, z, slope):
+        t = r + min(r, 1 - r) * lead
+        alpha, sigma = 1 - t, t
+        gap = z.reshape(start.shape) - alpha * MEAN
+        whitened = np.linalg.solve(alpha[:, None] * COVARIANCE * alpha + np.diag(sigma**2), gap.T).T
+        return (slope * (sigma * whitened - MEAN - (alpha * whitened) @ COVARIANCE)).reshape(-1)
+
+    z = start.reshape(-1)
+    for span, slope in (((1.0, 0.5), 1 - lead), ((0.5, 0.0), 1 + lead)):
+        z = solve_ivp(velocity, span, z, args=(slope,), rtol=1e-7, atol=1e-9).y[:, -1]
+    return z.reshape(start.shape)
+
+
+@pytest.mark.parametrize("law", [check_keeps_the_bits_of_tokens_that_stay, check_reaches_the_data_estimate_at_zero])
+@pytest.mark.parametrize("name", RULES)
+def test_law_of_step_rules(name, law):
+    law(RULES[name])
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_order_of_convergence(name):
+    check_order_of_convergence(RULES[name], ORDER[name])
+
+
+class _Careless(AbstractStepRule):
+    """Moves tokens that stay, and takes the scales of a time a little beside `s`."""
+
+    def init(self, z):
+        return None
+
+    def __call__(self, schedule, z, prediction, t, s, state, key):
+        beside = 0.98 * s + 0.02
+        alpha, sigma = schedule.alpha(beside)[..., None], schedule.sigma(beside)[..., None]
+        return alpha * prediction.data + sigma * prediction.noise, None
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        check_keeps_the_bits_of_tokens_that_stay,
+        check_reaches_the_data_estimate_at_zero,
+        check_order_of_convergence,
+    ],
+)
+def test_law_rejects_wrong_twin(law):
+    with pytest.raises(AssertionError):
+        law(_Careless())
+
+
+@pytest.mark.parametrize("schedule", [FLOW, Cosine(), LogLinear()], ids=["rectified flow", "cosine", "log-linear"])
+@pytest.mark.parametrize("rule", [DDIM(1.0), StochasticCoefficient(1.0)], ids=["eta 1", "c 1"])
+def test_full_noise_is_the_posterior_given_the_estimate(rule, schedule):
+    t = jr.uniform(jr.key(3), (SIDE, SIDE), minval=0.3).at[0].set(1.0)
+    s = t * jr.uniform(jr.key(4), (SIDE, SIDE), minval=0.2, maxval=0.9)
+    z, data, rule_key = jr.normal(jr.key(5), (SIDE, SIDE, 1)), jr.normal(jr.key(6), (SIDE, SIDE, 1)), jr.key(7)
+    moved, _ = rule(schedule, z, Prediction.from_data(schedule, z, t, data), t, s, None, rule_key)
+    mean, deviation = posterior(schedule, z, data, t, s)
+    # A rule draws its noise from the key that it is given, in one go.
+    noise = jr.normal(jr.clone(rule_key), z.shape)
+    np.testing.assert_allclose(moved, mean + deviation[..., None] * noise, atol=2e-5)
+
+
+@pytest.mark.parametrize("schedule", [FLOW, Cosine(), LogLinear()], ids=["rectified flow", "cosine", "log-linear"])
+@pytest.mark.parametrize("c", [0.1, 0.25, 0.8])
+def test_coefficient_and_eta_name_one_family(schedule, c):
+    rule = StochasticCoefficient(c)
+    for time, later in ((1.0, 0.7), (0.6, 0.2), (0.05, 0.0), (0.5, 0.499)):
+        t, s = jnp.full((SIDE, SIDE), time), jnp.full((SIDE, SIDE), later)
+        eta = rule.eta(schedule, t, s)
+        by_c, by_eta = _step(rule, schedule, t, s)[2], _step(DDIM(eta[0, 0]), schedule, t, s)[2]
+        np.testing.assert_allclose(by_c, by_eta, atol=1e-5)
+    # The last of these steps is short: to first order eta is the root of c.
+    np.testing.assert_allclose(eta, np.sqrt(c), rtol=5e-3)
+    np.testing.assert_allclose(rule.eta(schedule, t, t), np.sqrt(c), rtol=1e-6)
+
+
+# --- the loop ---
+
+
+def test_soft_strengths_start_from_the_noised_image():
+    """The start is `image` at 0, pure noise at 1, and between them a mix of the two: read off by an echo."""
+    image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
+    strength = jnp.zeros((SIDE, SIDE)).at[2:].set(0.25).at[5:].set(1.0)
+    plan = FixedPlan(jnp.stack([strength, jnp.zeros_like(strength)]))
+    start = _run(_Echo(), plan, DDIM(0.0), image=image)
+    noise = _run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0), image=image)
+    assert (start[:, :2] == image[:, :2]).all()
+    np.testing.assert_allclose(start[:, 2:5], 0.75 * image[:, 2:5] + 0.25 * noise[:, 2:5], atol=1e-6)
+    assert (start[:, 5:] == noise[:, 5:]).all()
+
+
+def test_one_compiled_program_serves_plans_masks_weights_rules_and_labels():
+    traces = []
+
+    class Counted(AbstractDenoiser):
+        """Counts how often it is traced."""
+
+        inner: AbstractDenoiser
+
+        def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+            traces.append(label)
+            return self.inner(z, t, label)
+
+    def run(plan, weight, eta, label, image, covariance):
+        denoiser = ClassifierFree(Counted(_denoiser(covariance)), weight)
+        labels = jnp.full(4, label, jnp.int32)
+        return sample(jr.key(0), denoiser, plan, image, labels, FLOW, DDIM(eta))
+
+    image = jnp.ones((4, SIDE, SIDE, 1))
+    run(synchronous(20, SIDE, SIDE), 1.0, 0.0, 3, image, COVARIANCE)
+    once = len(traces)
+    run(staged(raster(SIDE, SIDE, 2), 20), 2.5, 0.7, 0, -image, np.eye(SIZE))
+    run(inpaint(from_path(WINDOW, 20), jnp.asarray(KNOWN)), 0.0, 1.0, NULL_LABEL, 0 * image, COVARIANCE)
+    assert len(traces) == once
+
+
+def test_a_plan_per_image_follows_the_vocabulary_of_vmap():
+    image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
+    known = jr.bernoulli(jr.key(6), shape=(4, SIDE, SIDE))
+    plan = synchronous(20, SIDE, SIDE)
+    plans = jax.vmap(inpaint, in_axes=(None, 0))(plan, known)
+    images = _run(_denoiser(), plans, DDIM(0.5), image=image, plan_axes=0)
+    assert (images == image)[known].all()
+    assert (images != image)[~known].all()
+    alone = _run(_denoiser(), inpaint(plan, known[2]), DDIM(0.5), image=image)
+    np.testing.assert_allclose(images[2], alone[2], atol=1e-4)
+
+
+class _ByPrediction(AbstractPlan):
+    """Holds tokens with a small estimate back for one step, and ends when its steps do."""
+
+    rate: Float[Array, ""]
+    steps: int = eqx.field(static=True)
+
+    def init(self, height, width):
+        return jnp.zeros((), jnp.int32), jnp.ones((height, width))
+
+    def next(self, state, t, prediction):
+        moved = jnp.where(jnp.abs(prediction.data[..., 0]) > 0.1, t - self.rate, t)
+        return state + 1, jnp.where(state + 1 == self.steps, 0.0, jnp.maximum(moved, 0.0))
+
+
+@pytest.mark.parametrize("plan_axes", [None, 0])
+def test_a_plan_may_look_at_predictions(plan_axes):
+    rates = jnp.full(4, 0.06)
+    plan = _ByPrediction(rates[0], 20) if plan_axes is None else jax.vmap(lambda rate: _ByPrediction(rate, 20))(rates)
+    image, label = jnp.zeros((4, SIDE, SIDE, 1)), jnp.full(4, NULL_LABEL, jnp.int32)
+    images, history = sample_with_history(
+        jr.key(0), _denoiser(), plan, image, label, FLOW, DDIM(0.0), frames=20, plan_axes=plan_axes
+    )
+    assert (history.times[0] != history.times[1]).any()
+    np.testing.assert_allclose(images, _run(_denoiser(), plan, DDIM(0.0), plan_axes=plan_axes), atol=1e-4)
+
+
+def test_history_shows_evenly_spaced_steps_of_the_same_images():
+    plan, image, label = from_path(WINDOW, 20), jnp.zeros((4, SIDE, SIDE, 1)), jnp.full(4, NULL_LABEL, jnp.int32)
+    images, history = sample_with_history(jr.key(0), _denoiser(), plan, image, label, FLOW, DDIM(0.5), frames=5)
+    np.testing.assert_allclose(images, _run(_denoiser(), plan, DDIM(0.5)), atol=1e-4)
+    for image in range(4):
+        assert (history.times[image] == plan.times[jnp.array([0, 5, 10, 14, 19])]).all()
+    # At all-noise the best guess is the mean; at the last step the guess is the image, but for its last noise.
+    np.testing.assert_allclose(history.data[:, 0].reshape(4, SIZE), np.tile(MEAN, (4, 1)), atol=1e-5)
+    np.testing.assert_allclose(history.data[:, -1], images, atol=1e-4)
+
+
+def test_same_key_same_images_and_every_image_its_own_noise():
+    once, again, other = (_run(_denoiser(), synchronous(20, SIDE, SIDE), DDIM(0.5), seed=seed) for seed in (0, 0, 1))
+    assert (once == again).all()
+    assert (once != other).all()
+    assert (once[0] != once[1]).all()
+
+
+# --- bad input ---
+
+
+@pytest.fixture
+def as_users_run_it():
+    """Without the run-time type checks, so that the package's own messages are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+GOOD = {
+    "plan": synchronous(2, SIDE, SIDE),
+    "image": jnp.zeros((4, SIDE, SIDE, 1)),
+    "label": jnp.zeros(4, jnp.int32),
+    "plan_axes": None,
+}
+STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"image": GOOD["image"][0]}, ValueError, r"are \(batch, height, width, channel\), got shape \(8, 8, 1\)"),
+        ({"image": GOOD["image"].astype(jnp.int32)}, TypeError, "floats in .*, got dtype int32"),
+        ({"image": GOOD["image"].at[1, 2, 3, 0].set(jnp.nan)}, ValueError, r"value nan at .* = \(1, 2, 3, 0\)"),
+        ({"image": GOOD["image"].at[3, 0, 0, 0].set(jnp.inf)}, ValueError, r"value inf at .* = \(3, 0, 0, 0\)"),
+        ({"label": GOOD["label"][:3]}, ValueError, r"4 images need 4 labels, got shape \(3,\)"),
+        ({"label": GOOD["label"].astype(jnp.float32)}, TypeError, "int32 class indices, got dtype float32"),
+        ({"label": GOOD["label"] - 2}, ValueError, "got a label of -2"),
+        ({"plan": synchronous(2, SIDE, 4)}, ValueError, r"plan for 8x8 tokens .* got \(3, 8, 4\)"),
+        ({"plan": STACKED}, ValueError, r"got \(3, 3, 8, 8\); .* plan_axes=0"),
+        ({"plan": STACKED, "plan_axes": 0}, ValueError, r"leading axis of 4 images, got shapes \[\(3, 3, 8, 8\)\]"),
+        ({"plan_axes": 1}, ValueError, r"plan_axes is None .* or 0 .*, got 1"),
+    ],
+)
+def test_bad_input_is_refused_before_any_compute(changed, error, message):
+    class Untouched(AbstractDenoiser):
+        """Must not be called."""
+
+        def __call__(self, z, t, label):
+            raise AssertionError("the denoiser ran on bad input")
+
+    arguments = GOOD | changed
+    with pytest.raises(error, match=message):
+        sample(
+            jr.key(0),
+            Untouched(),
+            arguments["plan"],
+            arguments["image"],
+            arguments["label"],
+            FLOW,
+            DDIM(0.0),
+            plan_axes=arguments["plan_axes"],
+        )
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_history_has_no_more_frames_than_steps(frames):
+    with pytest.raises(ValueError, match=f"a plan of 2 steps has no {frames} frames; ask for 1 to 2"):
+        sample_with_history(
+            jr.key(0), _Echo(), GOOD["plan"], GOOD["image"], GOOD["label"], FLOW, DDIM(0.0), frames=frames
+        )
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_step_coefficients_are_checked(value):
+    for rule, name in ((DDIM, "eta"), (StochasticCoefficient, "c")):
+        with pytest.raises(ValueError, match=f"{name} runs from 0 .*, got {value:.1f}"):
+            rule(value)
+
+
+def test_coefficients_are_arrays():
+    assert eqx.is_array(DDIM(0.5).eta)
+    assert eqx.is_array(StochasticCoefficient(1).c)
