@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser, ToyData, arrays_of, losses_of, toy_train
+from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser, ToyData, arrays_of, losses_of, toy_loss, toy_train
 
 from asyncpatch.train import (
     TERMINATED_STATUS,
     CheckpointError,
+    ConfigError,
     ConfigMismatchError,
     OptimizerConfig,
+    Validation,
     best_step,
     load_for_sampling,
     make_mesh,
@@ -80,13 +82,15 @@ def test_another_data_order_is_not_the_same_run(whole, tmp_path):
     assert not same(arrays_of(toy_train(tmp_path, data=data)), whole[1])
 
 
-def test_report_windows_survive_an_interruption(tmp_path):
+def test_reports_are_means_and_survive_an_interruption(whole, tmp_path):
     run = replace(TOY_RUN, log_every=3, steps=9)
     toy_train(tmp_path / "whole", run=run)
     toy_train(tmp_path / "halves", run=replace(run, steps=5))
     toy_train(tmp_path / "halves", run=run)
     assert losses_of(tmp_path / "halves") == losses_of(tmp_path / "whole")
-    assert list(losses_of(tmp_path / "whole")) == [3, 6, 9]
+    each, third = losses_of(whole[0]), losses_of(tmp_path / "whole")
+    assert list(third) == [3, 6, 9]
+    assert third[6] == pytest.approx((each[4] + each[5] + each[6]) / 3, rel=1e-6)
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen:
@@ -242,11 +246,11 @@ def test_last_and_best_are_kept(tmp_path):
             return batch | {"image": batch["image"] * (0.0 if Falling.calls <= 1 else 50.0 + Falling.calls)}
 
     run = replace(TOY_RUN, steps=20, keep_last=2, keep_best=1, validation_batches=1)
-    toy_train(tmp_path, run=run, validation=Falling())
+    toy_train(tmp_path, run=run, validation=Validation(Falling(), toy_loss))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 16, 20]
     assert best_step(tmp_path) == 4
     # The best is remembered across a resume: it is on disk, not in memory.
-    toy_train(tmp_path, run=replace(run, steps=24), validation=Falling())
+    toy_train(tmp_path, run=replace(run, steps=24), validation=Validation(Falling(), toy_loss))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 20, 24]
 
 
@@ -259,6 +263,23 @@ def test_load_for_sampling(whole):
     _, earlier = load_for_sampling(folder, make_mesh(data=2, fsdp=2), step=20)
     assert not same(arrays_of(earlier(DenseDenoiser)), denoiser)
     assert best_step(folder) is None
+
+
+def test_load_for_sampling_falls_back(whole, tmp_path, caplog):
+    shutil.copytree(whole[0], tmp_path / "run")
+    os.truncate(tmp_path / "run" / "checkpoints" / str(TOY_RUN.steps) / "ema" / "manifest.ocdbt", 3)
+    _, restore_denoiser = load_for_sampling(tmp_path / "run", make_mesh())
+    _, earlier = load_for_sampling(whole[0], make_mesh(), step=20)
+    assert same(arrays_of(restore_denoiser(DenseDenoiser)), arrays_of(earlier(DenseDenoiser)))
+    assert "is damaged" in caplog.text
+
+
+def test_hostile_config_is_refused_and_not_taken_for_damage(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    file = tmp_path / "run" / "checkpoints" / str(TOY_RUN.steps) / "config" / "metadata"
+    file.write_text('{"experiment": {"type": "subprocess.Popen", "args": ["true"]}}')
+    with pytest.raises(ConfigError, match=r"got 'subprocess.Popen'; do not open this checkpoint"):
+        load_for_sampling(tmp_path / "run", make_mesh())
 
 
 def test_load_for_sampling_without_checkpoint(tmp_path, whole):

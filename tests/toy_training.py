@@ -7,7 +7,7 @@ each batch so that a test can interrupt it; with PROCESS (0 or 1) and PORT it is
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import equinox as eqx
@@ -74,10 +74,11 @@ class ToyData:
         image = np.tanh(noise + (label[:, None, None, None] - 1).astype(np.float32))
         if self.edit is not None:
             self.edit(step, image, label)
-        share = slice(jax.process_index(), None, jax.process_count())
+        local = self.size // jax.process_count()
+        share = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
         return {"image": image[share], "label": label[share]}
 
-    def iterate(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    def iterate(self, start_step: int) -> Generator[dict[str, np.ndarray], None, None]:
         step = start_step
         while True:
             time.sleep(self.pause)

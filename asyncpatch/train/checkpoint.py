@@ -1,50 +1,43 @@
-"""Checkpoints: model, moving average, optimiser, step and config, together and with no pickle.
+"""Saving checkpoints and resuming from them: model, moving average, optimiser, step and config together.
 
-A checkpoint is a folder `checkpoints/STEP` with three Orbax items: `ema` (all that sampling needs), `state` (the
-rest of `TrainState`; keys and data position follow from its step, see there) and `config` (JSON). Orbax writes
-under a temporary name and renames, so a folder with a plain number is complete unless the disk lost part of it.
+Orbax writes under a temporary name and renames, so a folder with a plain number is complete unless the disk lost
+part of it; `reading` says what is in one.
 
 Invariant: `restore` returns the newest state that reads back whole. Checkpoints that do not are moved to
 `damaged/` and named in a warning; none is ever deleted for being unreadable.
 """
 
 import dataclasses
-import json
 import logging
-import math
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from asyncpatch.train.config import Json, differences, from_json, to_json
-from asyncpatch.train.mesh import abstract_weights
+from asyncpatch.train.reading import (
+    CHECKPOINTS,
+    VALIDATION_LOSS,
+    ConfigMismatchError,
+    loss_in,
+    newest_readable,
+    read_config,
+    read_items,
+    split_shapes,
+    with_unreadable_metrics,
+)
 from asyncpatch.train.settings import RunConfig
-from asyncpatch.train.state import MakeDenoiser, TrainState
+from asyncpatch.train.state import TrainState
 
 LOGGER = logging.getLogger(__name__)
 
-CHECKPOINTS, DAMAGED = "checkpoints", "damaged"
-"""The folders of whole and of unreadable checkpoints inside a run's folder."""
-
-VALIDATION_LOSS = "validation_loss"
-"""The metric that the best checkpoints are kept by."""
-
-
-class CheckpointError(RuntimeError):
-    """There are checkpoints, but none can be read."""
-
-
-class ConfigMismatchError(ValueError):
-    """The folder holds checkpoints of another config."""
+DAMAGED = "damaged"
+"""The folder of unreadable checkpoints inside a run's folder."""
 
 
 class Checkpoints:
@@ -52,7 +45,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, run: RunConfig):
         self._folder = folder.resolve()
-        _set_aside(self._folder, _with_unreadable_metrics(self._folder))
+        _set_aside(self._folder, with_unreadable_metrics(self._folder))
         self._manager = self._open(run)
 
     def __enter__(self) -> "Checkpoints":
@@ -89,13 +82,13 @@ class Checkpoints:
         """
 
         def read(path: Path) -> TrainState:
-            _check_same_config(path, _read_config(path), experiment)
-            ema_arrays, ema_rest = _split(template.ema)
-            arrays, rest = _split(_without_ema(template))
-            items = _read(path, ema=ocp.args.StandardRestore(ema_arrays), state=ocp.args.StandardRestore(arrays))
+            _check_same_config(path, read_config(path), experiment)
+            ema_arrays, ema_rest = split_shapes(template.ema)
+            arrays, rest = split_shapes(_without_ema(template))
+            items = read_items(path, ema=ocp.args.StandardRestore(ema_arrays), state=ocp.args.StandardRestore(arrays))
             return TrainState(ema=eqx.combine(items["ema"], ema_rest), **eqx.combine(items["state"], rest))
 
-        found = _newest_readable(self._folder, read)
+        found = newest_readable(self._folder, read)
         if found is None:
             return None
         state, damaged = found
@@ -105,92 +98,17 @@ class Checkpoints:
 
     def _open(self, run: RunConfig) -> ocp.CheckpointManager:
         # Orbax ranks upwards and keeps the end of the list, hence the sign.
-        best = checkpoint_managers.BestN(get_metric_fn=lambda metrics: -_loss_in(metrics), n=run.keep_best)
+        best = checkpoint_managers.BestN(get_metric_fn=lambda metrics: -loss_in(metrics), n=run.keep_best)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(run.keep_last), best]
             ),
             # The policy alone decides what stays, but without best_fn Orbax does not write the metrics down.
-            best_fn=_loss_in,
+            best_fn=loss_in,
             best_mode="min",
             cleanup_tmp_directories=True,
         )
         return ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
-
-
-def load_for_sampling(
-    folder: str | Path, mesh: Mesh, step: int | None = None
-) -> tuple[Any, Callable[[MakeDenoiser], PyTree]]:
-    """Open a run's newest readable checkpoint, or the one of `step`: its config, and a way to its denoiser.
-
-    Build `make_denoiser(key)` from the config as the training run did, and call the returned function with it:
-    it gives the moving average of the weights, in inference mode. The checkpoint may come from a stranger.
-    """
-    folder = Path(folder).resolve()
-    found = _newest_readable(folder, lambda path: (path, from_json(_read_config(path))), step)
-    if found is None:
-        wanted = "" if step is None else f" of step {step}"
-        raise FileNotFoundError(f"no checkpoint{wanted} in {folder / CHECKPOINTS}; give the folder training wrote to")
-    (path, config), _ = found
-
-    def restore(make_denoiser: Callable[[PRNGKeyArray], PyTree]) -> PyTree:
-        shapes = eqx.filter_eval_shape(make_denoiser, jax.eval_shape(lambda: jax.random.key(0)))
-        arrays, rest = _split(abstract_weights(mesh, shapes))
-        denoiser = eqx.combine(_read(path, ema=ocp.args.StandardRestore(arrays))["ema"], rest)
-        return eqx.nn.inference_mode(denoiser)
-
-    return config, restore
-
-
-def best_step(folder: str | Path) -> int | None:
-    """The step of the checkpoint with the lowest validation loss, or None if no checkpoint has one."""
-    losses = {}
-    for path in _paths(Path(folder).resolve()):
-        losses[int(path.name)] = _loss_in(json.loads(_metrics_file(path).read_text()))
-    best = min(losses, key=losses.__getitem__, default=None)
-    return best if best is not None and math.isfinite(losses[best]) else None
-
-
-def _newest_readable(
-    folder: Path, read: Callable[[Path], Any], step: int | None = None
-) -> tuple[Any, list[Path]] | None:
-    """The first result of `read`, from the newest checkpoint down, and the checkpoints it failed on."""
-    paths = [path for path in _paths(folder) if step is None or path.name == str(step)]
-    failures: dict[Path, Exception] = {}
-    for path in paths:
-        try:
-            result = read(path)
-        except ConfigMismatchError:
-            raise
-        except Exception as error:  # Orbax reports a damaged file by whatever its storage layers raise.
-            failures[path] = error
-            continue
-        for damaged, error in failures.items():
-            LOGGER.warning("checkpoint %s is damaged (%s); fell back to %s", damaged, _brief(error), path)
-        return result, list(failures)
-    if failures:
-        reasons = "; ".join(f"{path}: {_brief(error)}" for path, error in failures.items())
-        raise CheckpointError(
-            f"none of the checkpoints in {folder / CHECKPOINTS} can be read ({reasons}); "
-            "restore the folder from a backup, or train into another folder"
-        )
-    return None
-
-
-def _paths(folder: Path) -> list[Path]:
-    """Complete checkpoints, newest first."""
-    root = folder / CHECKPOINTS
-    found = [path for path in root.iterdir() if path.name.isdigit()] if root.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name), reverse=True)
-
-
-def _read(path: Path, **items: ocp.args.CheckpointArgs) -> Any:
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        return reader.restore(path, args=ocp.args.Composite(**items))
-
-
-def _read_config(path: Path) -> Json:
-    return _read(path, config=ocp.args.JsonRestore())["config"]["experiment"]
 
 
 def _check_same_config(path: Path, saved: Json, experiment: Json) -> None:
@@ -203,18 +121,6 @@ def _check_same_config(path: Path, saved: Json, experiment: Json) -> None:
         )
 
 
-def _with_unreadable_metrics(folder: Path) -> list[Path]:
-    """Orbax reads the metrics of every checkpoint when it opens the folder, and fails if one is cut short."""
-    damaged = []
-    for path in _paths(folder):
-        try:
-            json.loads(_metrics_file(path).read_text())
-        except (OSError, ValueError) as error:
-            LOGGER.warning("checkpoint %s is damaged (%s)", path, _brief(error))
-            damaged.append(path)
-    return damaged
-
-
 def _set_aside(folder: Path, damaged: list[Path]) -> None:
     """Move unreadable checkpoints out of the way of later ones of the same step; one process does it for all."""
     for path in damaged if jax.process_index() == 0 else []:
@@ -225,23 +131,5 @@ def _set_aside(folder: Path, damaged: list[Path]) -> None:
     multihost_utils.sync_global_devices("damaged checkpoints set aside")
 
 
-def _loss_in(metrics: dict[str, float]) -> float:
-    """The validation loss of a checkpoint; one that has none ranks last."""
-    return metrics.get(VALIDATION_LOSS, math.inf)
-
-
-def _metrics_file(path: Path) -> Path:
-    return path / "metrics" / "metrics"
-
-
 def _without_ema(state: TrainState) -> dict[str, PyTree]:
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "ema"}
-
-
-def _split(template: PyTree) -> tuple[PyTree, PyTree]:
-    return eqx.partition(template, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-
-
-def _brief(error: Exception) -> str:
-    """The first line of an error that may run to pages."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'}"

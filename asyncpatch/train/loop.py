@@ -6,14 +6,15 @@ status 143. The host never waits for the step it has just started, and reads num
 report or save; a loss that is not finite freezes the state on the device and is named at the next look.
 """
 
+import dataclasses
 import json
 import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +22,10 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
-from asyncpatch.train.checkpoint import VALIDATION_LOSS, Checkpoints
+from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.config import Json, to_json
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
+from asyncpatch.train.reading import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
 from asyncpatch.train.state import MakeDenoiser, TrainState, abstract_state, init_state
@@ -39,6 +41,14 @@ SampleCallback = Callable[[int, PyTree], None]
 """`(step, denoiser)`: draws a sample grid from the averaged denoiser, whose arrays it must not keep."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """Held-out data, and the loss to measure on it: that of training, with dropout off."""
+
+    data: BatchSource
+    loss_fn: LossFunction
+
+
 class NonFiniteLossError(RuntimeError):
     """A loss or its gradient was not finite."""
 
@@ -52,7 +62,7 @@ def train(
     loss_fn: LossFunction,
     data: BatchSource,
     mesh: Mesh,
-    validation: BatchSource | None = None,
+    validation: Validation | None = None,
     sample_callback: SampleCallback | None = None,
 ) -> TrainState:
     """Train to `run.steps`, from the newest checkpoint in `folder` if there is one.
@@ -69,12 +79,12 @@ def train(
             state = init_state(make_denoiser, config, mesh)
         _write_config(folder, written)
         start = int(state.step)
-        batches = _put_ahead(data.iterate(start), start, config, mesh)
 
         def give_up(step: int) -> None:
             raise NonFiniteLossError(_what_broke(step, data.batch(step), checkpoints.newest()))
 
-        with Reporter(folder, start, run, give_up) as reporter:
+        ahead = _put_ahead(data.iterate(start), start, config, mesh)
+        with Reporter(folder, start, run, give_up) as reporter, closing(ahead) as batches:
             for step in range(start + 1, run.steps + 1):
                 inputs = StepInputs(next(batches), loss_fn, config, run.log_every, mesh)
                 state, metrics = train_step(inputs, state)
@@ -83,7 +93,7 @@ def train(
                 last, stop = step == run.steps, termination.agreed(step, run.log_every)
                 if sample_callback is not None and (last or step % run.sample_every == 0):
                     reporter.settle()
-                    sample_callback(step, eqx.nn.inference_mode(state.ema))
+                    sample_callback(step, state.ema)
                 if (scheduled := last or step % run.checkpoint_every == 0) or stop:
                     reporter.settle()
                     loss = _validate(inputs, state, validation, run) if scheduled and validation is not None else None
@@ -114,24 +124,27 @@ def _write_config(folder: Path, written: Json) -> None:
         (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
-def _put_ahead(host: Iterator[HostBatch], start: int, config: TrainConfig, mesh: Mesh) -> Iterator[Batch]:
-    """Check batches and start their way to the device before they are needed."""
+def _put_ahead(
+    host: Generator[HostBatch, None, None], start: int, config: TrainConfig, mesh: Mesh
+) -> Generator[Batch, None, None]:
+    """Check batches and start their way to the device before they are needed; closes `host` when closed."""
     ahead: deque[Batch] = deque()
-    for step, batch in enumerate(host, start):
-        check_batch(batch, step, config.num_classes, config.accumulation * mesh.size)
-        ahead.append(put_batch(batch, mesh))
-        if len(ahead) > BATCHES_AHEAD:
-            yield ahead.popleft()
+    with closing(host):
+        for step, batch in enumerate(host, start):
+            check_batch(batch, step, config.num_classes, config.accumulation * mesh.size)
+            ahead.append(put_batch(batch, mesh))
+            if len(ahead) > BATCHES_AHEAD:
+                yield ahead.popleft()
 
 
-def _validate(inputs: StepInputs, state: TrainState, validation: BatchSource, run: RunConfig) -> float:
+def _validate(inputs: StepInputs, state: TrainState, validation: Validation, run: RunConfig) -> float:
     """Mean loss of the averaged denoiser over the first batches of the validation data."""
     losses = []
     for number in range(run.validation_batches):
-        host = validation.batch(number)
+        host = validation.data.batch(number)
         check_batch(host, number, inputs.config.num_classes, inputs.mesh.size)
-        batch_inputs = eqx.tree_at(lambda inputs: inputs.batch, inputs, put_batch(host, inputs.mesh))
-        losses.append(float(validation_step(batch_inputs, state.ema, jnp.int32(number))))
+        held_out = dataclasses.replace(inputs, batch=put_batch(host, inputs.mesh), loss_fn=validation.loss_fn)
+        losses.append(float(validation_step(held_out, state.ema, jnp.int32(number))))
     mean = math.fsum(losses) / len(losses)
     if not math.isfinite(mean):
         at = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]

@@ -84,9 +84,9 @@ def train_step(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepM
 
 @eqx.filter_jit
 def validation_step(inputs: StepInputs, denoiser: PyTree, number: Int[Array, ""]) -> Float[Array, ""]:
-    """The mean loss over validation batch `number`, with no dropout of anything and the same keys each time."""
+    """The mean loss over validation batch `number`, with every label kept and the same keys each time."""
     keys = _image_keys(validation_key(inputs.config, number), inputs.batch.index)
-    per_image = partial(inputs.loss_fn, eqx.nn.inference_mode(denoiser))
+    per_image = partial(inputs.loss_fn, denoiser)
     loss = jnp.mean(jax.vmap(per_image)(keys, inputs.batch.image, inputs.batch.label))
     return jax.lax.with_sharding_constraint(loss, replicated(inputs.mesh))
 
