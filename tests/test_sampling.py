@@ -4,6 +4,8 @@ The truth is a Gaussian of 8x8 correlated pixels, for which the denoiser is exac
 images must have its (conditional) mean and covariance.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -166,24 +168,31 @@ def check_reaches_the_data_estimate_at_zero(rule: AbstractStepRule) -> None:
 
 def check_order_of_convergence(rule: AbstractStepRule, order: int = 1) -> None:
     """Slope of log error over log steps, against the exact flow of the Gaussian, along two paths."""
-    start = np.asarray(_run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0)), np.float64).reshape(-1, SIZE)
-    counts = [16, 32, 64, 128]
+    counts = [16, 32, 64]
     for path, flow in ((SynchronousPath(SIDE, SIDE), _synchronous_flow), (WINDOW, _window_flow)):
-        exact = flow(start).reshape(-1, SIDE, SIDE, 1)
+        exact = flow().reshape(-1, SIDE, SIDE, 1)
         errors = [np.abs(_run(_denoiser(), from_path(path, count), rule) - exact).max() for count in counts]
         slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
         assert abs(slope + order) < 0.15
-        assert errors[-1] < 0.05
+        assert errors[-1] < 0.1
 
 
-def _synchronous_flow(start: np.ndarray) -> np.ndarray:
+def _start() -> np.ndarray:
+    """The noise that every run with the same key starts from, read off by an echo."""
+    return np.asarray(_run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0)), np.float64).reshape(-1, SIZE)
+
+
+@functools.cache
+def _synchronous_flow() -> np.ndarray:
     """All covariances along the way commute, so the flow maps unit noise by the symmetric root of the covariance."""
-    return MEAN + start @ sqrtm(COVARIANCE)
+    return MEAN + _start() @ sqrtm(COVARIANCE)
 
 
-def _window_flow(start: np.ndarray) -> np.ndarray:
+@functools.cache
+def _window_flow() -> np.ndarray:
     """`dz/dr = t'(r) (E[eps|z] - E[x|z])` from r = 1 to 0 in float64, in two pieces, for the path has a kink."""
     lead = np.asarray(WINDOW.lead, np.float64).reshape(-1)
+    start = _start()
 
     def velocity(r, z, slope):
         t = r + min(r, 1 - r) * lead
@@ -194,7 +203,7 @@ def _window_flow(start: np.ndarray) -> np.ndarray:
 
     z = start.reshape(-1)
     for span, slope in (((1.0, 0.5), 1 - lead), ((0.5, 0.0), 1 + lead)):
-        z = solve_ivp(velocity, span, z, args=(slope,), rtol=1e-7, atol=1e-9).y[:, -1]
+        z = solve_ivp(velocity, span, z, args=(slope,), rtol=1e-6, atol=1e-8).y[:, -1]
     return z.reshape(start.shape)
 
 
@@ -317,7 +326,11 @@ class _ByPrediction(AbstractPlan):
     """Holds tokens with a small estimate back for one step, and ends when its steps do."""
 
     rate: Float[Array, ""]
-    steps: int = eqx.field(static=True)
+    calls: int = eqx.field(static=True)
+
+    @property
+    def steps(self) -> int:
+        return self.calls
 
     def init(self, height, width):
         return jnp.zeros((), jnp.int32), jnp.ones((height, width))

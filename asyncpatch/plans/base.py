@@ -18,10 +18,13 @@ class AbstractPlan(eqx.Module):
 
     To write one more: keep whatever the plan remembers in `state`, give it the same shapes and types at every step,
     keep the invariants of the module docstring, and enrol the class in `tests/test_plans.py`. `steps` is the
-    length of the compiled loop: derive it from shapes, or declare it `eqx.field(static=True)`.
+    length of the compiled loop: derive it from shapes, or from an `eqx.field(static=True)`.
     """
 
-    steps: eqx.AbstractVar[int]
+    @property
+    @abc.abstractmethod
+    def steps(self) -> int:
+        """How many times the denoiser is called."""
 
     @abc.abstractmethod
     def init(self, height: int, width: int) -> tuple[PyTree, TimeField]:

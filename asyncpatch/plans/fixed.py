@@ -3,9 +3,9 @@
 Invariant: a plan built outside of `jit` and `vmap` has passed `check_plan`.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from asyncpatch.plans.base import AbstractPlan
@@ -29,7 +29,6 @@ class FixedPlan(AbstractPlan):
 
     @property
     def steps(self) -> int:
-        """How many times the denoiser is called."""
         return self.times.shape[-3] - 1
 
     def init(self, height: int, width: int) -> tuple[Int[Array, ""], TimeField]:
@@ -61,7 +60,7 @@ def check_plan(times: Float[Array, "..."], height: int, width: int) -> None:
     anywhere, or does not end at 0.
     """
     _check_shape(times, height, width)
-    if isinstance(times, jax.core.Tracer):
+    if isinstance(times, Tracer):
         return
     values = np.asarray(times)
     _refuse(values, ~((values >= 0) & (values <= 1)), "leaves [0, 1]", "give times between 0 (clean) and 1 (noise)")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
@@ -43,7 +44,7 @@ class GaussianDenoiser(AbstractDenoiser):
                 f"a mean of shape {self.mean.shape} has {size} entries, got a covariance of shape "
                 f"{self.covariance.shape}; give one of shape {(size, size)}, in the order (height width channel)"
             )
-        if not isinstance(self.covariance, jax.core.Tracer):
+        if not isinstance(self.covariance, Tracer):
             _check_positive_definite(np.asarray(self.covariance))
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:

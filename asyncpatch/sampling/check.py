@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from asyncpatch.plans import AbstractPlan
@@ -22,9 +23,9 @@ def check_inputs(
     _check_image(image)
     _check_label(label, image.shape[0])
     _check_plan_axes(plan, image.shape[0], plan_axes)
-    plan_axes = None if plan_axes is None else eqx.if_array(plan_axes)
+    axis = None if plan_axes is None else eqx.if_array(plan_axes)
     # A plan of the wrong size says so in `init`; asking for its shape alone computes nothing.
-    start = eqx.filter_vmap(lambda plan: plan.init(*image.shape[1:3]), in_axes=(plan_axes,), axis_size=image.shape[0])
+    start = eqx.filter_vmap(lambda plan: plan.init(*image.shape[1:3]), in_axes=(axis,), axis_size=image.shape[0])
     eqx.filter_eval_shape(start, plan)
 
 
@@ -33,7 +34,7 @@ def _check_image(image: Array) -> None:
         raise ValueError(f"images are (batch, height, width, channel), got shape {image.shape}; add the batch axis")
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(f"images are floats in [-1, 1], got dtype {image.dtype}; scale and convert them")
-    if not isinstance(image, jax.core.Tracer) and not np.isfinite(np.asarray(image)).all():
+    if not isinstance(image, Tracer) and not np.isfinite(np.asarray(image)).all():
         where = tuple(int(index) for index in np.argwhere(~np.isfinite(np.asarray(image)))[0])
         raise ValueError(
             f"the image has the value {image[where]} at (batch, row, column, channel) = {where}; "
@@ -46,7 +47,7 @@ def _check_label(label: Array, batch: int) -> None:
         raise ValueError(f"{batch} images need {batch} labels, got shape {label.shape}; NULL_LABEL is no class")
     if label.dtype != jnp.int32:
         raise TypeError(f"labels are int32 class indices, got dtype {label.dtype}; convert them")
-    if not isinstance(label, jax.core.Tracer) and (np.asarray(label) < NULL_LABEL).any():
+    if not isinstance(label, Tracer) and (np.asarray(label) < NULL_LABEL).any():
         raise ValueError(f"got a label of {np.asarray(label).min()}; give a class index, or {NULL_LABEL} for no class")
 
 

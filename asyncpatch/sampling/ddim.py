@@ -13,9 +13,9 @@ deterministic at 0, and draw from the posterior given `x = xhat` at 1.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -114,5 +114,5 @@ def _step(
 
 
 def _check_unit_interval(name: str, value: Float[Array, ""]) -> None:
-    if not isinstance(value, jax.core.Tracer) and not 0 <= float(value) <= 1:
+    if not isinstance(value, Tracer) and not 0 <= float(value) <= 1:
         raise ValueError(f"{name} runs from 0 (deterministic) to 1 (posterior), got {float(value)}; keep to [0, 1]")

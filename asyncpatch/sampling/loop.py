@@ -89,7 +89,14 @@ def _images_and_frames(
     return images, History(times[:, picks], data[:, picks])
 
 
-def _batch(plan_axes: Literal[0] | None, key: PRNGKeyArray, denoiser, plan, image, *inputs: PyTree) -> PyTree:
+def _batch(
+    plan_axes: Literal[0] | None,
+    key: PRNGKeyArray,
+    denoiser: AbstractDenoiser,
+    plan: AbstractPlan,
+    image: Float[Array, "batch height width channel"],
+    *inputs: PyTree,
+) -> PyTree:
     keys = jr.split(key, image.shape[0])
     axis = None if plan_axes is None else eqx.if_array(plan_axes)
     generate = eqx.filter_vmap(_generate, in_axes=(0, None, axis, 0, 0, None, None))
