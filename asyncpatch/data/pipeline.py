@@ -10,7 +10,7 @@ Invariants: global batches are the same, image for image and in order, for any n
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TypedDict, cast
 
 import grain
@@ -46,7 +46,7 @@ class Batches:
         """The batch at `step`, made on the spot."""
         return cast(Batch, self.dataset[_checked_step(step)])  # Grain allows None, for filtered elements
 
-    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+    def iterate(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """The batches from `start_step` on, without end, prefetched. `close()` it, or drop it, to free its workers."""
         rest = self.dataset[_checked_step(start_step) :]
         return _prefetched(rest, self.workers)
@@ -91,7 +91,7 @@ def _finish(batch: dict[str, np.ndarray]) -> Batch:
     return {"image": to_float(batch["image"]), "label": batch["label"]}
 
 
-def _prefetched(dataset: grain.MapDataset, workers: int) -> Iterator[Batch]:
+def _prefetched(dataset: grain.MapDataset, workers: int) -> Generator[Batch, None, None]:
     if workers == 0:
         stream = iter(dataset.to_iter_dataset(THREAD_READING))
     else:

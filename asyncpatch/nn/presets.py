@@ -4,8 +4,6 @@ import dataclasses
 
 from asyncpatch.nn.unet import UNetConfig
 
-_COLOUR = {"channels": 3, "num_classes": 1000}
-
 PRESETS = {
     "digits": UNetConfig(
         channels=1, num_classes=10, base=32, multipliers=(1, 2), blocks=1, attention=(False, True), head=32
@@ -22,10 +20,17 @@ PRESETS = {
         pixel_channels=16,
     ),
     "60m": UNetConfig(
-        **_COLOUR, base=128, multipliers=(1, 2, 2, 3), blocks=2, attention=(False, False, True, True), middle_blocks=3
+        channels=3,
+        num_classes=1000,
+        base=128,
+        multipliers=(1, 2, 2, 3),
+        blocks=2,
+        attention=(False, False, True, True),
+        middle_blocks=3,
     ),
     "600m": UNetConfig(
-        **_COLOUR,
+        channels=3,
+        num_classes=1000,
         base=256,
         multipliers=(1, 2, 3, 4),
         blocks=4,
