@@ -283,7 +283,7 @@ def test_hostile_config_is_refused_and_not_taken_for_damage(whole, tmp_path):
 
 
 def test_load_for_sampling_without_checkpoint(tmp_path, whole):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; give the folder training wrote to"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; give the folder of a run"):
         load_for_sampling(tmp_path, make_mesh())
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 5 in"):
         load_for_sampling(whole[0], make_mesh(), step=5)

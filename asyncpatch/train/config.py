@@ -91,7 +91,7 @@ def _write(value: object, where: str) -> Json:
     return {TYPE_FIELD: name} | {field: _write(getattr(value, field), f"{where}.{field}") for field in fields}
 
 
-def _trusted_class(name: object) -> type:
+def _trusted_class(name: object) -> Any:
     if not isinstance(name, str) or not _is_trusted(name):
         raise ConfigError(
             f"a config may only name dataclasses in the packages {', '.join(TRUSTED_PACKAGES)}, got {name!r}; "

@@ -49,21 +49,20 @@ def load_for_sampling(
     gives the denoiser with the moving average of the weights. The checkpoint may come from a stranger.
     """
     folder = Path(folder).resolve()
-    found = newest_readable(folder, lambda path: from_json(read_config(path)), step)
-    if found is None:
-        wanted = "" if step is None else f" of step {step}"
-        raise FileNotFoundError(f"no checkpoint{wanted} in {folder / CHECKPOINTS}; give the folder training wrote to")
+
+    def newest(read: Callable[[Path], Any]) -> Any:
+        found = newest_readable(folder, read, step)
+        if found is None:
+            wanted = "" if step is None else f" of step {step}"
+            raise FileNotFoundError(f"no checkpoint{wanted} in {folder / CHECKPOINTS}; give the folder of a run")
+        return found[0]
 
     def restore(make_denoiser: MakeDenoiser) -> PyTree:
         shapes = eqx.filter_eval_shape(make_denoiser, jax.eval_shape(lambda: jr.key(0)))
         arrays, rest = split_shapes(abstract_weights(mesh, shapes))
-        restored, _ = newest_readable(
-            folder, lambda path: read_items(path, ema=ocp.args.StandardRestore(arrays))["ema"], step
-        )
-        return eqx.combine(restored, rest)
+        return eqx.combine(newest(lambda path: read_items(path, ema=ocp.args.StandardRestore(arrays))["ema"]), rest)
 
-    config, _ = found
-    return config, restore
+    return newest(lambda path: from_json(read_config(path))), restore
 
 
 def best_step(folder: str | Path) -> int | None:

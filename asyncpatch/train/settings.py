@@ -41,7 +41,7 @@ class OptimizerConfig:
         """The optax transformation: clip, then Adam at the warmed-up rate."""
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),
-            optax.adam(self.learning_rate_at, b1=self.b1, b2=self.b2, eps=self.eps),
+            optax.adam(lambda count: self.learning_rate_at(jnp.asarray(count)), b1=self.b1, b2=self.b2, eps=self.eps),
         )
 
 
