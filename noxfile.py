@@ -52,7 +52,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["environment"])
 def types(session: nox.Session) -> None:
     """Check types without running anything."""
-    run(session, "ty", "check", "asyncpatch", "experiments")
+    run(session, "ty", "check", "--python", str(programs[0] / "python"), "asyncpatch", "experiments")
 
 
 @nox.session(venv_backend="none", requires=["environment"])
