@@ -38,6 +38,7 @@ from asyncpatch.train import progress as progress_module
 from asyncpatch.train.batch import check_batch
 from asyncpatch.train.mesh import weight_sharding
 from asyncpatch.train.state import step_key
+from asyncpatch.train.step import add_in_a_loop, add_written_out
 
 GOLDEN_LOSSES = [1.8738816, 1.6692617, 1.6014652, 1.4595058]
 """Losses of the first steps of the toy run, made by this code on a CPU."""
@@ -145,6 +146,17 @@ def test_accumulation_equals_the_big_batch():
     np.testing.assert_allclose(part_losses, losses, rtol=1e-5)
     for name, value in arrays_of(whole.denoiser).items():
         np.testing.assert_allclose(arrays_of(parts.denoiser)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_both_forms_of_accumulation_agree():
+    parts = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3.0)}
+
+    def add(total, part):
+        return 0.5 * total + part["a"] * part["b"]
+
+    expected = np.array([0.5 * 2 * 1 + 4 * 2, 0.5 * 3 * 1 + 5 * 2])
+    for accumulate in (add_in_a_loop, add_written_out):
+        np.testing.assert_allclose(accumulate(add, jnp.zeros(2), parts), expected)
 
 
 def test_train_step_compiles_once(tmp_path):
