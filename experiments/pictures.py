@@ -1,0 +1,111 @@
+"""Pictures of samples, time fields and training: plain functions from arrays to files.
+
+Pixels are enlarged without smoothing, so that what is shown is what was computed. Time fields are drawn from dark
+(0, clean) to light (1, noise); pixels that are not known are drawn in a flat colour.
+"""
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image as Pillow
+
+HIDDEN_COLOUR = (0.95, 0.55, 0.25)
+"""What stands for a pixel that was not given."""
+
+GAP = 2
+"""Pixels of white between tiles, before enlargement."""
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+def colour(image: Float[np.ndarray, "height width channel"]) -> Pixels:
+    """[-1, 1] to colours; a single channel becomes grey. More than three channels have no colours: the first three."""
+    grey_or_colour = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+    return np.rint((grey_or_colour.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def colour_known(image: Float[np.ndarray, "height width channel"], known: Bool[np.ndarray, "height width"]) -> Pixels:
+    """An image of which only the known part is shown."""
+    hidden = np.rint(np.asarray(HIDDEN_COLOUR) * 255).astype(np.uint8)
+    return np.where(known[..., None], colour(image), hidden)
+
+
+def colour_time(t: Float[np.ndarray, "height width"]) -> Pixels:
+    """A time field."""
+    return (plt.get_cmap("viridis")(np.asarray(t, float))[..., :3] * 255).astype(np.uint8)
+
+
+def tile(rows: list[list[Pixels]]) -> Pixels:
+    """Pictures of one size in rows, with white between them."""
+    height, width, _ = rows[0][0].shape
+    columns = max(len(row) for row in rows)
+    sheet = np.full(((height + GAP) * len(rows) + GAP, (width + GAP) * columns + GAP, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            top, left = GAP + i * (height + GAP), GAP + j * (width + GAP)
+            sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def save(pixels: Pixels, path: Path, target_width: int = 720) -> Path:
+    """Write a PNG, enlarged by the whole number that brings it nearest below `target_width` pixels."""
+    factor = max(1, target_width // pixels.shape[1])
+    picture = Pillow.fromarray(pixels)
+    picture.resize((pixels.shape[1] * factor, pixels.shape[0] * factor), Pillow.Resampling.NEAREST).save(path)
+    return path
+
+
+def grid(images: Float[np.ndarray, "batch height width channel"], columns: int) -> Pixels:
+    """Images in rows of `columns`."""
+    pictures = [colour(image) for image in images]
+    return tile([pictures[i : i + columns] for i in range(0, len(pictures), columns)])
+
+
+def before_and_after(
+    given: Float[np.ndarray, "batch height width channel"],
+    known: Bool[np.ndarray, "height width"],
+    made: Float[np.ndarray, "batch height width channel"],
+) -> Pixels:
+    """Three rows: the original, what the sampler was given of it, and what it made."""
+    return tile(
+        [
+            [colour(image) for image in given],
+            [colour_known(image, known) for image in given],
+            [colour(image) for image in made],
+        ]
+    )
+
+
+def strip(
+    times: Float[np.ndarray, "frames height width"],
+    data: Float[np.ndarray, "frames height width channel"],
+    final: Float[np.ndarray, "height width channel"],
+) -> Pixels:
+    """Two rows: the time field as it falls, and the estimate of the image at that moment."""
+    done = np.zeros_like(times[0])
+    return tile(
+        [[colour_time(t) for t in [*times, done]], [colour(image) for image in [*data, final]]],
+    )
+
+
+def loss_curve(metrics_file: Path, path: Path) -> Path:
+    """Training loss (and validation loss, where there is one) over steps, from a run's metrics."""
+    records = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for name, title in (("loss", "training"), ("validation_loss", "validation, moving average of weights")):
+        points = [(record["step"], record[name]) for record in records if name in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=title, marker="." if len(points) < 30 else "")
+    axes.set(xlabel="step", ylabel="weighted squared velocity error", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path

@@ -1,0 +1,91 @@
+"""The four ways of sampling that one network serves: each is a plan, and a known region where there is one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int
+
+from asyncpatch.guidance import ClassifierFree
+from asyncpatch.masks import Border, Outpaint
+from asyncpatch.nn import NetworkDenoiser
+from asyncpatch.paths import raster
+from asyncpatch.plans import FixedPlan, inpaint, staged, synchronous
+from asyncpatch.sampling import DDIM, AbstractStepRule, History, sample_with_history
+from asyncpatch.shapes import Known
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A plan, and the region whose pixels come from a given image."""
+
+    plan: FixedPlan
+    known: Known
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How to draw samples."""
+
+    steps: int = 50
+    """Network calls of one image; guidance counts as one call of twice the batch."""
+    guidance: float = 1.5
+    """Weight of classifier-free guidance: 1 is off."""
+    eta: float = 0.5
+    """Share of fresh noise in each step: 0 is deterministic, 1 the posterior; 0.5 is the paper's c = 0.25."""
+    patch: int = 4
+    """Side in pixels of the patches that autoregressive sampling writes one after another."""
+    overlap: float = 0.5
+    """Share of its steps that a patch of autoregressive sampling has in common with the next one."""
+    seed: int = 0
+
+
+def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Task]:
+    """Generation, autoregression, inpainting of the centre, and outpainting around a box."""
+    nothing = jnp.zeros((height, width), bool)
+    border = Border()(jr.key(config.seed), height, width)
+    box = Outpaint()(jr.key(config.seed), height, width)
+    together = synchronous(config.steps, height, width)
+    return {
+        "generation": Task(together, nothing),
+        "autoregression": Task(staged(raster(height, width, config.patch), config.steps, config.overlap), nothing),
+        "inpainting": inpainting(config, border),
+        "outpainting": inpainting(config, box),
+    }
+
+
+def inpainting(config: SamplingConfig, known: Known) -> Task:
+    """All unknown pixels together, given the known ones."""
+    return Task(inpaint(synchronous(config.steps, *known.shape), known), known)
+
+
+def run_task(
+    denoiser: NetworkDenoiser,
+    task: Task,
+    config: SamplingConfig,
+    image: Float[Array, "batch height width channel"],
+    label: Int[Array, " batch"],
+    frames: int = 8,
+) -> tuple[Float[Array, "batch height width channel"], History]:
+    """Samples, and `frames` steps of how they came about. Pixels of `image` outside of the known region are not read.
+
+    All tasks of one batch shape and step count run the same compiled program.
+    """
+    guided = ClassifierFree(denoiser, config.guidance)
+    rule: AbstractStepRule = DDIM(config.eta)
+    seen = jnp.where(task.known[None, :, :, None], image, 0.0)
+    return sample_with_history(
+        jr.key(config.seed), guided, task.plan, seen, label, denoiser.schedule, rule, frames=min(frames, config.steps)
+    )
+
+
+def labels_in_turn(count: int, num_classes: int) -> Int[Array, " count"]:
+    """Classes 0, 1, 2, ... over and over; `NULL_LABEL` for a network without classes."""
+    turns = jnp.arange(count, dtype=jnp.int32)
+    return turns % num_classes if num_classes else jnp.full_like(turns, -1)
+
+
+def as_numpy(images: Float[Array, "batch height width channel"]):
+    """To the host, clipped to what can be shown."""
+    return jax.device_get(jnp.clip(images, -1.0, 1.0))
