@@ -4,7 +4,6 @@ Pixels are enlarged without smoothing, so that what is shown is what was compute
 (0, clean) to light (1, noise); pixels that are not known are drawn in a flat colour.
 """
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -95,9 +94,8 @@ def strip(
     )
 
 
-def loss_curve(metrics_file: Path, path: Path) -> Path:
-    """Training loss (and validation loss, where there is one) over steps, from a run's metrics."""
-    records = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+def loss_curve(records: list[dict], path: Path) -> Path:
+    """Training loss (and validation loss, where there is one) over steps, from the lines of a run's metrics."""
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for name, title in (("loss", "training"), ("validation_loss", "validation, moving average of weights")):
         points = [(record["step"], record[name]) for record in records if name in record]

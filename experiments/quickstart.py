@@ -2,32 +2,20 @@
 
     python -m experiments.quickstart
 
-Leaves a folder with the trained run, grids of the four ways of sampling, strips of the time field, the loss curve,
-config and numbers, and a page, `index.html`, that shows them.
+Leaves a folder with the trained run, and in its `report` the grids of the four ways of sampling, strips of the time
+field, the loss curve, config and numbers, and a page, `index.html`, that shows them.
 """
 
-import json
-import os
-import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import tyro
 
 from asyncpatch.data import Digits
 from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import OptimizerConfig, RunConfig, to_json
-from experiments import pictures
-from experiments.page import write_page
-from experiments.provenance import commit
-from experiments.sample import choose_labels, draw_tasks, open_denoiser
-from experiments.setup import open_batches
-from experiments.tasks import SamplingConfig, four_tasks
-from experiments.train import configure, run
-
-SAMPLES = 32
-"""Images of each task."""
+from asyncpatch.train import OptimizerConfig, RunConfig
+from experiments.show import train_and_show
+from experiments.tasks import SamplingConfig
+from experiments.train import configure
 
 
 def quickstart(
@@ -44,7 +32,6 @@ def quickstart(
         sampling: how samples are drawn.
         seed: of weights, batches and noise.
     """
-    begun = time.monotonic()
     experiment = configure(
         Digits(),
         "digits",
@@ -53,47 +40,15 @@ def quickstart(
         ema_decay=0.99,
         seed=seed,
     )
-    every = max(1, steps // 3)
     print(f"Training {steps} steps on 8x8 digits; the first step takes a while to compile.", flush=True)
-    run(
+    return train_and_show(
+        "asyncpatch on 8x8 digits",
+        "python -m experiments.quickstart",
         folder,
         experiment,
-        RunConfig(steps=steps, log_every=20, sample_every=steps, checkpoint_every=every),
-        sampling=sampling,
-    )
-    trained = time.monotonic()
-    pictures.loss_curve(folder / "metrics.jsonl", folder / "loss.png")
-
-    _, denoiser = open_denoiser(folder)
-    _, held_out = open_batches(experiment, 0)
-    batch = held_out.batch(0)
-    images, given_labels = jnp.asarray(batch["image"][:SAMPLES]), jnp.asarray(batch["label"][:SAMPLES])
-    height, width, _ = experiment.data.shape
-    tasks = draw_tasks(
-        folder,
-        experiment,
-        denoiser,
-        four_tasks(sampling, height, width),
+        RunConfig(steps=steps, log_every=20, sample_every=max(1, steps // 3), checkpoint_every=max(1, steps // 3)),
         sampling,
-        images,
-        choose_labels((), SAMPLES, experiment.network.num_classes),
-        given_labels,
     )
-    last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    numbers = {
-        "training loss": f"{[r['loss'] for r in last if 'loss' in r][-1]:.4f}",
-        "validation loss": f"{[r['validation_loss'] for r in last if 'validation_loss' in r][-1]:.4f}",
-        "steps of 64 images": str(steps),
-        "seconds of training": f"{trained - begun:.0f}",
-        "seconds in all": f"{time.monotonic() - begun:.0f}",
-        "seed": str(seed),
-        "commit": commit(),
-        "machine": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}",
-    }
-    (folder / "numbers.json").write_text(json.dumps(numbers | {"tasks": tasks}, indent=2) + "\n", encoding="utf-8")
-    page = write_page(folder / "index.html", "asyncpatch on 8x8 digits", numbers, tasks, to_json(experiment))
-    print(f"\nDone in {numbers['seconds in all']} s. Open {page.resolve()}", flush=True)
-    return page
 
 
 if __name__ == "__main__":

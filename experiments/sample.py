@@ -11,6 +11,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,6 @@ def choose_labels(labels: tuple[int, ...], count: int, num_classes: int) -> Int[
 
 def draw_tasks(
     output: Path,
-    experiment: Experiment,
     denoiser: NetworkDenoiser,
     tasks: dict[str, Task],
     config: SamplingConfig,
@@ -122,8 +122,8 @@ def draw_tasks(
 
 
 def main(
-    run: Path,
-    output: Path,
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    output: Annotated[Path, tyro.conf.arg(metavar="OUTPUT")],
     /,
     sampling: SamplingConfig = SamplingConfig(),  # noqa: B008  (frozen, and tyro reads defaults)
     image: Path | None = None,
@@ -161,7 +161,7 @@ def main(
         images, wanted = jnp.asarray(batch["image"][:count]), wanted[:count]
         given_labels = jnp.asarray(batch["label"][:count]) if num_classes and not labels else wanted
         tasks = four_tasks(sampling, height, width)
-    records = draw_tasks(output, experiment, denoiser, tasks, sampling, images, wanted, given_labels)
+    records = draw_tasks(output, denoiser, tasks, sampling, images, wanted, given_labels)
     made = {
         "run": str(run),
         "sampling": dataclasses.asdict(sampling),

@@ -9,8 +9,10 @@ Run the same command again after an interruption: it goes on where it stopped, t
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -163,7 +165,7 @@ def draw_grids(
         rows = []
         for task in tasks.values():
             wanted = np.asarray(given_labels) if np.any(task.known) else np.asarray(labels[:count])
-            made = as_numpy(run_task(denoiser, task, config, jax.numpy.asarray(image), jax.numpy.asarray(wanted))[0])
+            made = as_numpy(run_task(denoiser, task, config, jnp.asarray(image), jnp.asarray(wanted))[0])
             rows.append([pictures.colour(picture) for picture in made])
         pictures.save(pictures.tile(rows), folder / f"step_{step:07d}.png")
 
@@ -171,14 +173,16 @@ def draw_grids(
 
 
 def main(
-    folder: Path,
+    folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
     /,
     data: Digits | IdxFiles | ImageFolder | ArrayRecords = Digits(),  # noqa: B008  (frozen, and tyro reads defaults)
     timesteps: tyro.extras.subcommand_type_from_defaults(LAWS) = LAWS["async-patch"],  # type: ignore
     schedule: RectifiedFlow | Cosine | LogLinear = RectifiedFlow(),  # noqa: B008
     weighting: SiD2 | Plain | FisherDivergence = SiD2(),  # noqa: B008
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup_steps=100),  # noqa: B008
-    run_config: RunConfig = RunConfig(steps=1500, checkpoint_every=500, sample_every=500),  # noqa: B008
+    run_config: Annotated[RunConfig, tyro.conf.arg(name="run")] = RunConfig(
+        steps=1500, checkpoint_every=500, sample_every=500
+    ),  # noqa: B008
     sampling: SamplingConfig = SamplingConfig(),  # noqa: B008
     preset: str = "digits",
     pad_to: int | None = None,
@@ -232,7 +236,6 @@ def main(
         seed=seed,
     )
     run(folder, experiment, run_config, sampling=sampling, workers=workers, fsdp=fsdp)
-    pictures.loss_curve(folder / "metrics.jsonl", folder / "loss.png")
 
 
 if __name__ == "__main__":
