@@ -25,7 +25,7 @@ def fashion(
     folder: Path = Path("runs/fashion"),
     data: Path = DEBIAN_FOLDER,
     steps: int = 2000,
-    sampling: SamplingConfig = SamplingConfig(patch=8),  # noqa: B008  (frozen, and tyro reads defaults)
+    sampling: SamplingConfig = SamplingConfig(patch=8),
     seed: int = 0,
 ) -> Path:
     """Train for `steps` steps, sample, and write the page. Returns its path.

@@ -21,7 +21,7 @@ from experiments.train import configure
 def quickstart(
     folder: Path = Path("runs/quickstart"),
     steps: int = 1200,
-    sampling: SamplingConfig = SamplingConfig(patch=2),  # noqa: B008  (frozen, and tyro reads defaults)
+    sampling: SamplingConfig = SamplingConfig(patch=2),
     seed: int = 0,
 ) -> Path:
     """Train for `steps` steps, sample, and write the page. Returns its path.
@@ -40,13 +40,14 @@ def quickstart(
         ema_decay=0.99,
         seed=seed,
     )
+    third = max(1, steps // 3)
     print(f"Training {steps} steps on 8x8 digits; the first step takes a while to compile.", flush=True)
     return train_and_show(
         "asyncpatch on 8x8 digits",
         "python -m experiments.quickstart",
         folder,
         experiment,
-        RunConfig(steps=steps, log_every=20, sample_every=max(1, steps // 3), checkpoint_every=max(1, steps // 3)),
+        RunConfig(steps=steps, log_every=min(20, steps), sample_every=third, checkpoint_every=third),
         sampling,
     )
 

@@ -125,7 +125,7 @@ def main(
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")],
     output: Annotated[Path, tyro.conf.arg(metavar="OUTPUT")],
     /,
-    sampling: SamplingConfig = SamplingConfig(),  # noqa: B008  (frozen, and tyro reads defaults)
+    sampling: SamplingConfig = SamplingConfig(),
     image: Path | None = None,
     mask: Path | None = None,
     labels: tuple[int, ...] = (),

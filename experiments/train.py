@@ -175,15 +175,15 @@ def draw_grids(
 def main(
     folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
     /,
-    data: Digits | IdxFiles | ImageFolder | ArrayRecords = Digits(),  # noqa: B008  (frozen, and tyro reads defaults)
+    data: Digits | IdxFiles | ImageFolder | ArrayRecords = Digits(),
     timesteps: tyro.extras.subcommand_type_from_defaults(LAWS) = LAWS["async-patch"],  # type: ignore
-    schedule: RectifiedFlow | Cosine | LogLinear = RectifiedFlow(),  # noqa: B008
-    weighting: SiD2 | Plain | FisherDivergence = SiD2(),  # noqa: B008
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup_steps=100),  # noqa: B008
+    schedule: RectifiedFlow | Cosine | LogLinear = RectifiedFlow(),
+    weighting: SiD2 | Plain | FisherDivergence = SiD2(),
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
     run_config: Annotated[RunConfig, tyro.conf.arg(name="run")] = RunConfig(
         steps=1500, checkpoint_every=500, sample_every=500
-    ),  # noqa: B008
-    sampling: SamplingConfig = SamplingConfig(),  # noqa: B008
+    ),
+    sampling: SamplingConfig = SamplingConfig(),
     preset: str = "digits",
     pad_to: int | None = None,
     flip: bool = False,

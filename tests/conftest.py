@@ -1,5 +1,10 @@
 """Strict settings for every test: no silent broadcasting, no silent casts, no reused keys, no warnings."""
 
+import os
+
+# Small triangular solves on two cores take a hundred times longer when OpenBLAS threads contend for them.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 4)

@@ -1,0 +1,130 @@
+"""The experiments, run small: what they leave behind, and what they refuse."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from asyncpatch.data import Digits
+from asyncpatch.timesteps import AsyncPatch
+from asyncpatch.train import from_json, to_json
+from experiments import sample as sample_script
+from experiments.quickstart import quickstart
+from experiments.sample import choose_labels, open_denoiser, read_image, read_mask
+from experiments.setup import open_batches
+from experiments.tasks import SamplingConfig, four_tasks, run_task
+from experiments.train import LAWS, configure
+
+FEW = SamplingConfig(steps=4, patch=2)
+TASKS = ("generation", "autoregression", "inpainting", "outpainting")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The quickstart after three steps; the mesh of a data-parallel run takes all of the test's CPU devices."""
+    folder = tmp_path_factory.mktemp("run")
+    return quickstart(folder, steps=3, sampling=FEW).parent
+
+
+def test_quickstart_leaves_pictures_numbers_config_and_page(report):
+    page = (report / "index.html").read_text()
+    for task in TASKS:
+        for name in (f"{task}.png", f"{task}_times.png"):
+            with Pillow.open(report / name) as picture:
+                assert min(picture.size) > 50
+            assert f'src="{name}"' in page
+    assert json.loads((report / "config.json").read_text())["network"]["base"] == 32
+    numbers = json.loads((report / "numbers.json").read_text())
+    assert np.isfinite(float(numbers["training loss"]))
+    assert np.isfinite(float(numbers["validation loss"]))
+    assert {"seed", "commit", "machine", "command"} <= numbers.keys()
+    assert numbers["tasks"]["generation"]["images"] == 32
+
+
+def test_checkpoint_is_sampled_with_known_pixels_equal_to_the_bit(report):
+    experiment, denoiser = open_denoiser(report.parent)
+    _, held_out = open_batches(experiment, 0)
+    image = jnp.asarray(held_out.batch(0)["image"][:8])
+    tasks = four_tasks(FEW, 8, 8)
+    for task in tasks.values():
+        made, history = run_task(denoiser, task, FEW, image, jnp.zeros(8, jnp.int32))
+        known = np.asarray(task.known)
+        np.testing.assert_array_equal(np.asarray(made)[:, known], np.asarray(image)[:, known])
+        assert np.all(np.diff(np.asarray(history.times), axis=1) <= 0)
+
+
+def test_hidden_pixels_are_not_read(report):
+    experiment, denoiser = open_denoiser(report.parent)
+    task = four_tasks(FEW, *experiment.data.shape[:2])["inpainting"]
+    label = jnp.zeros(2, jnp.int32)
+    image = jnp.zeros((2, 8, 8, 1))
+    other = jnp.where(task.known[None, :, :, None], image, 0.7)
+    one, same = (run_task(denoiser, task, FEW, given, label)[0] for given in (image, other))
+    np.testing.assert_array_equal(one, same)
+
+
+def test_user_image_and_mask_are_inpainted(report, tmp_path):
+    rng = np.random.default_rng(0)
+    Pillow.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "image.png")
+    Pillow.fromarray(np.where(np.arange(64).reshape(8, 8) < 32, 255, 0).astype(np.uint8)).save(tmp_path / "mask.png")
+    sample_script.main(
+        report.parent,
+        tmp_path / "out",
+        sampling=FEW,
+        image=tmp_path / "image.png",
+        mask=tmp_path / "mask.png",
+        labels=(3, -1),
+        count=4,
+    )
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert record["tasks"]["inpainting"]["labels"] == [3, -1, 3, -1]
+    assert (tmp_path / "out" / "inpainting.png").exists()
+
+
+def test_half_of_an_image_and_mask_is_refused(report, tmp_path):
+    with pytest.raises(ValueError, match="come together"):
+        sample_script.main(report.parent, tmp_path / "out", image=tmp_path / "image.png")
+
+
+def test_white_is_known_and_grey_is_refused(tmp_path):
+    values = np.zeros((4, 4), np.uint8)
+    values[0] = 255
+    Pillow.fromarray(values).save(tmp_path / "mask.png")
+    known = read_mask(tmp_path / "mask.png", 4, 4)
+    assert np.array_equal(np.asarray(known), values == 255)
+    with pytest.raises(ValueError, match=r"\(8, 8\)"):
+        read_mask(tmp_path / "mask.png", 8, 8)
+    values[1] = 128
+    Pillow.fromarray(values).save(tmp_path / "grey.png")
+    with pytest.raises(ValueError, match=r"4 pixels of .* are grey"):
+        read_mask(tmp_path / "grey.png", 4, 4)
+
+
+def test_image_of_another_size_is_refused(tmp_path):
+    Pillow.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "image.png")
+    with pytest.raises(ValueError, match="crop, resize or pad"):
+        read_image(tmp_path / "image.png", (8, 8, 1))
+
+
+@pytest.mark.parametrize(("labels", "classes"), [((10,), 10), ((-2,), 10), ((0,), 0)])
+def test_labels_that_are_no_classes_are_refused(labels, classes):
+    with pytest.raises(ValueError, match="are no classes"):
+        choose_labels(labels, 4, classes)
+
+
+def test_images_that_the_network_cannot_halve_are_refused_before_training():
+    with pytest.raises(ValueError, match="multiples of 8"):
+        configure(Digits(), "fashion", AsyncPatch((1, 2)), pad_to=28)
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="no preset is called 'huge'"):
+        configure(Digits(), "huge", AsyncPatch((1, 2)))
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
+def test_every_law_of_the_command_line_survives_its_checkpoint(law):
+    experiment = configure(Digits(), "digits", law)
+    assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
