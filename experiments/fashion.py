@@ -24,7 +24,7 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 def fashion(
     folder: Path = Path("runs/fashion"),
     data: Path = DEBIAN_FOLDER,
-    steps: int = 2000,
+    steps: int = 3000,
     sampling: SamplingConfig = SamplingConfig(patch=8),
     seed: int = 0,
 ) -> Path:
@@ -33,7 +33,7 @@ def fashion(
     Args:
         folder: where everything goes; start again with the same folder to go on with a run.
         data: folder of the IDX files, gzipped.
-        steps: of training, 64 images each.
+        steps: of training, 32 images each.
         sampling: how samples are drawn.
         seed: of weights, batches and noise.
     """
@@ -44,7 +44,8 @@ def fashion(
         AsyncPatch((1, 2, 4, 8, 16, 32)),
         pad_to=32,
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
-        ema_decay=0.995,
+        batch_size=32,
+        ema_decay=0.998,
         seed=seed,
     )
     return train_and_show(
@@ -52,7 +53,7 @@ def fashion(
         "python -m experiments.fashion",
         folder,
         experiment,
-        RunConfig(steps=steps, log_every=20, sample_every=500, checkpoint_every=500, validation_batches=2),
+        RunConfig(steps=steps, log_every=20, sample_every=1000, checkpoint_every=500, validation_batches=4),
         sampling,
     )
 

@@ -14,6 +14,7 @@ from asyncpatch.data import AbstractSource, AbstractTransform, Batches, batches
 from asyncpatch.losses import AbstractWeighting, denoising_loss
 from asyncpatch.nn import DroppingDenoiser, NetworkDenoiser, UNet, UNetConfig
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
+from asyncpatch.process import AbstractDenoiser
 from asyncpatch.shapes import Image, Label
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import TrainConfig

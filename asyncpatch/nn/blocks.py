@@ -9,7 +9,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
+from einops import repeat
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.nn.layers import Conv, Film, RMSNorm, unit_rms
@@ -33,7 +33,8 @@ def keep(x: Float[Array, "height width channel"]) -> Float[Array, "height width 
 
 def enlarge(x: Float[Array, "height width channel"], factor: int) -> Float[Array, "rows cols channel"]:
     """Nearest-neighbour enlargement by an integer factor."""
-    return jnp.repeat(jnp.repeat(x, factor, axis=0), factor, axis=1)
+    # A broadcast, whose gradient is a sum; `jnp.repeat` is a gather, whose gradient is a slow scatter.
+    return repeat(x, "height width channel -> (height fy) (width fx) channel", fy=factor, fx=factor)
 
 
 class ResidualBlock(eqx.Module):
