@@ -51,7 +51,7 @@ class Experiment:
         """A denoiser with fresh weights."""
         return NetworkDenoiser(UNet(self.network, key), self.schedule)
 
-    def image_loss(self, denoiser: NetworkDenoiser, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:
+    def image_loss(self, denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:
         """The denoising loss of one image at one random time field, dropout off."""
         time_key, noise_key = jr.split(key)
         t = self.timesteps(time_key, *image.shape[:2])

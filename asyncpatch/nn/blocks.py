@@ -9,6 +9,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from einops import repeat
 from jaxtyping import Array, Float, PRNGKeyArray
 
