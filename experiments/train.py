@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.experimental import multihost_utils
 
 from asyncpatch.data import (
     AbstractSource,
@@ -152,12 +153,19 @@ def run(
 def draw_grids(
     folder: Path, experiment: Experiment, held_out: Batches, config: SamplingConfig
 ) -> Callable[[int, NetworkDenoiser], None]:
-    """A callback that draws one row of samples a task, of held-out images where pixels are known."""
+    """A callback that draws one row of samples a task, of held-out images where pixels are known.
+
+    With several processes the first draws alone, from a copy of the weights that all of them bring together.
+    """
     height, width, _ = experiment.data.shape
     tasks = four_tasks(config, height, width)
     labels = labels_in_turn(GRID_COLUMNS, experiment.network.num_classes)
 
     def draw(step: int, denoiser: NetworkDenoiser) -> None:
+        if jax.process_count() > 1:
+            denoiser = multihost_utils.process_allgather(denoiser, tiled=True)
+        if jax.process_index() > 0:
+            return
         folder.mkdir(exist_ok=True)
         batch = held_out.batch(0)
         count = min(GRID_COLUMNS, len(batch["image"]))

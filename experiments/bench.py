@@ -1,0 +1,171 @@
+"""Speed, as ratios measured side by side in one run: nothing here asserts anything.
+
+    nox -s bench
+
+Prints the train step with a time field against the same network with one time for the image, every law of training
+times against a train step of the 60M network, and the train step against torch and diffusers where they are
+installed (`pip install torch diffusers` into the same environment; they are no dependencies of this project).
+"""
+
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+import tyro
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
+
+from asyncpatch.losses import SiD2, denoising_loss
+from asyncpatch.nn import NetworkDenoiser, UNet, UNetConfig, preset
+from asyncpatch.nn.layers import time_features
+from asyncpatch.noise_schedule import RectifiedFlow
+from asyncpatch.process import AbstractDenoiser, Prediction
+from asyncpatch.shapes import Image, Label, TimeField
+from asyncpatch.timesteps import AbstractTimestepSampler, Synchronous
+from experiments.train import LAWS
+
+PEER = UNetConfig(channels=1, num_classes=0, base=32, multipliers=(1, 2, 2), blocks=2, attention=(False,) * 3)
+"""The shape that is compared with torch: no attention, as its implementations differ."""
+
+
+class OneTimeDenoiser(AbstractDenoiser):
+    """The same network told one time for the whole image: what an ordinary diffusion model does."""
+
+    network: UNet
+    schedule: RectifiedFlow
+
+    def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+        velocity = self.network.from_features(z, time_features(t[:1, :1]), label)
+        return Prediction.from_velocity(self.schedule, z, t, velocity)
+
+
+def train_step_of(denoiser: AbstractDenoiser, batch: int, size: int, channels: int) -> Callable[[], PyTree]:
+    """A compiled Adam step on random images at synchronous times, ready to be called again and again."""
+    optimizer = optax.adam(1e-4)
+    weights, rest = eqx.partition(denoiser, eqx.is_inexact_array)
+    images = jr.normal(jr.key(0), (batch, size, size, channels))
+
+    def loss(weights: PyTree, key) -> Float[Array, ""]:
+        def image_loss(key, image):
+            time_key, noise_key = jr.split(key)
+            t = Synchronous()(time_key, size, size)
+            noise = jr.normal(noise_key, image.shape)
+            return denoising_loss(eqx.combine(weights, rest), RectifiedFlow(), SiD2(), image, t, noise, jnp.asarray(-1))
+
+        return jnp.mean(jax.vmap(image_loss)(jr.split(key, batch), images))
+
+    @jax.jit
+    def step(weights, moments, key):
+        value, slope = jax.value_and_grad(loss)(weights, key)
+        updates, moments = optimizer.update(slope, moments)
+        return optax.apply_updates(weights, updates), moments, value
+
+    state = [weights, optimizer.init(weights)]
+
+    def once():
+        *state[:], value = step(*state, jr.key(1))
+        jax.block_until_ready(value)
+
+    return once
+
+
+def side_by_side(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, in turns after a warm-up, so that a drifting machine slows all alike."""
+    for call in candidates.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], over: str, under: str) -> str:
+    """Median and quartiles of the round-by-round ratio."""
+    ratios = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} rounds)"
+
+
+def network(config: UNetConfig) -> UNet:
+    return eqx.filter_jit(UNet)(config, jr.key(0))
+
+
+def bench_time_field(name: str, size: int, channels: int, batch: int, rounds: int) -> None:
+    """The price of a time for every pixel."""
+    net = network(preset(name, channels, 10))
+    seconds = side_by_side(
+        {
+            "field": train_step_of(NetworkDenoiser(net, RectifiedFlow()), batch, size, channels),
+            "scalar": train_step_of(OneTimeDenoiser(net, RectifiedFlow()), batch, size, channels),
+        },
+        rounds,
+    )
+    print(f"train step, {name} at {size}x{size}, batch {batch}: field / scalar = {ratio(seconds, 'field', 'scalar')}")
+
+
+def bench_laws(batch: int, rounds: int) -> None:
+    """The price of drawing time fields at 64x64, per image, against the 60M network's train step."""
+    step = train_step_of(NetworkDenoiser(network(preset("60m", 3, 1000)), RectifiedFlow()), 2, 64, 3)
+    per_image = min(side_by_side({"step": step}, 2)["step"]) / 2
+    print(f"train step, 60m at 64x64: {per_image:.2f} s an image")
+    keys = jr.split(jr.key(0), batch)
+    draws = {name: partial(_draw, jax.jit(jax.vmap(partial(_field, law))), keys) for name, law in LAWS.items()}
+    for name, seconds in side_by_side(draws, rounds).items():
+        cost = statistics.median(seconds) / batch
+        print(f"  {name:14s} {cost * 1e6:8.1f} us an image, {100 * cost / per_image:.3f}% of a train step")
+
+
+def _field(law: AbstractTimestepSampler, key: PRNGKeyArray) -> TimeField:
+    return law(key, 64, 64)
+
+
+def _draw(compiled: Callable, keys: Key[Array, " batch"]) -> None:
+    jax.block_until_ready(compiled(keys))
+
+
+def bench_peers(batch: int, rounds: int) -> None:
+    """The train step against torch: our network written in torch, and diffusers' UNet of the same shape."""
+    missing = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"torch and diffusers: not compared, as {' and '.join(missing)} cannot be imported")
+        return
+    from experiments import bench_torch
+
+    candidates = {
+        "asyncpatch": train_step_of(NetworkDenoiser(network(PEER), RectifiedFlow()), batch, 32, 1),
+        "torch": bench_torch.train_step_of(bench_torch.Twin(PEER), batch, 32),
+        "diffusers": bench_torch.train_step_of(bench_torch.DiffusersUNet(PEER), batch, 32),
+    }
+    seconds = side_by_side(candidates, rounds)
+    for name, times in seconds.items():
+        print(f"train step, base 32, 32x32, batch {batch}, {name}: {statistics.median(times):.3f} s")
+    for peer in ("torch", "diffusers"):
+        print(f"  asyncpatch / {peer} = {ratio(seconds, 'asyncpatch', peer)}")
+
+
+def main(rounds: int = 9, batch: int = 16) -> None:
+    """Print all ratios.
+
+    Args:
+        rounds: calls of each candidate after the first.
+        batch: images of a train step.
+    """
+    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
+    bench_time_field("fashion", 32, 1, batch, rounds)
+    bench_time_field("digits", 8, 1, 4 * batch, 3 * rounds)
+    bench_peers(batch, rounds)
+    bench_laws(64, rounds)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
