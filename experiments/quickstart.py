@@ -20,7 +20,7 @@ from experiments.train import configure
 
 def quickstart(
     folder: Path = Path("runs/quickstart"),
-    steps: int = 1200,
+    steps: int = 700,
     sampling: SamplingConfig = SamplingConfig(patch=2),
     seed: int = 0,
 ) -> Path:
