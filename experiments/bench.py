@@ -41,6 +41,10 @@ class OneTimeDenoiser(AbstractDenoiser):
     network: UNet
     schedule: RectifiedFlow
 
+    @property
+    def num_classes(self) -> int:
+        return self.network.config.num_classes
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         velocity = self.network.from_features(z, time_features(t[:1, :1]), label)
         return Prediction.from_velocity(self.schedule, z, t, velocity)

@@ -26,6 +26,8 @@ class _SharedShape(AbstractDenoiser):
     covariance: Float[Array, "entries entries"]
     schedule: AbstractNoiseSchedule
 
+    num_classes = None
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         mean = jnp.where(label == NULL_LABEL, self.means.mean(axis=0), self.means[label])
         return GaussianDenoiser(mean, self.covariance, self.schedule)(z, t, label)
@@ -42,6 +44,8 @@ class _Mixture(AbstractDenoiser):
         gaps = (z[None] - alpha[None] * self.means) ** 2 / (alpha**2 + sigma**2)[None]
         by_class = -0.5 * gaps.sum(axis=(1, 2, 3))
         return jnp.where(label == NULL_LABEL, jax.nn.logsumexp(by_class), by_class[label])
+
+    num_classes = None
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         return Prediction.from_score(self.schedule, z, t, jax.grad(self.log_density)(z, t, label))

@@ -80,6 +80,8 @@ class Shrunk(AbstractDenoiser):
     schedule: RectifiedFlow
     factor: float
 
+    num_classes = None
+
     def __call__(self, z, t, label):
         exact = self.denoiser(z, t, label)
         return Prediction.from_velocity(self.schedule, z, t, self.factor * exact.velocity(self.schedule, t))

@@ -204,6 +204,8 @@ class _Crooked(AbstractDenoiser):
 
     schedule: RectifiedFlow
 
+    num_classes = None
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         return Prediction((z + 1) / (1 - t)[..., None], z / t[..., None])
 

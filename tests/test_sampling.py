@@ -50,6 +50,8 @@ def _run(denoiser, plan, rule, *, batch=4, seed=0, image=None, **options):
 class _Echo(AbstractDenoiser):
     """Takes what it sees for the clean image, so that one step to 0 gives back where generation started."""
 
+    num_classes = None
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         return Prediction(z, jnp.zeros_like(z))
 
@@ -293,6 +295,8 @@ def test_one_compiled_program_serves_plans_masks_weights_rules_and_labels():
 
         inner: AbstractDenoiser
 
+        num_classes = None
+
         def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
             traces.append(label)
             return self.inner(z, t, label)
@@ -401,6 +405,7 @@ STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
         ({"label": GOOD["label"][:3]}, ValueError, r"4 images need 4 labels, got shape \(3,\)"),
         ({"label": GOOD["label"].astype(jnp.float32)}, TypeError, "int32 class indices, got dtype float32"),
         ({"label": GOOD["label"] - 2}, ValueError, "got a label of -2"),
+        ({"label": GOOD["label"].at[2].set(10)}, ValueError, "got a label of 10; give one of 10 classes"),
         ({"plan": synchronous(2, SIDE, 4)}, ValueError, r"plan for 8x8 tokens .* got \(3, 8, 4\)"),
         ({"plan": STACKED}, ValueError, r"got \(3, 3, 8, 8\); .* plan_axes=0"),
         ({"plan": STACKED, "plan_axes": 0}, ValueError, r"leading axis of 4 images, got shapes \[\(3, 3, 8, 8\)\]"),
@@ -410,6 +415,8 @@ STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
 def test_bad_input_is_refused_before_any_compute(changed, error, message):
     class Untouched(AbstractDenoiser):
         """Must not be called."""
+
+        num_classes = 10
 
         def __call__(self, z, t, label):
             raise AssertionError("the denoiser ran on bad input")

@@ -47,6 +47,8 @@ class DenseDenoiser(AbstractDenoiser):
         self.outer = jr.normal(outer_key, (hidden, pixels)) / hidden**0.5
         self.label_bias = jnp.zeros((NUM_CLASSES + 1, hidden))
 
+    num_classes = None
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         hidden = jnp.concatenate([z.ravel(), t.ravel()]) @ self.inner + self.label_bias[label]
         velocity = (jnp.tanh(hidden) @ self.outer).reshape(z.shape)

@@ -29,6 +29,10 @@ class ClassifierFree(AbstractDenoiser):
     denoiser: AbstractDenoiser
     weight: Float[Array, ""] = eqx.field(converter=_as_weight)
 
+    @property
+    def num_classes(self) -> int | None:
+        return self.denoiser.num_classes
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         labels = jnp.stack([label, jnp.full_like(label, NULL_LABEL)])
         both = eqx.filter_vmap(self.denoiser, in_axes=(None, None, 0))(z, t, labels)

@@ -14,6 +14,10 @@ class NetworkDenoiser(AbstractDenoiser):
     network: UNet
     schedule: AbstractNoiseSchedule
 
+    @property
+    def num_classes(self) -> int:
+        return self.network.config.num_classes
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         return Prediction.from_velocity(self.schedule, z, t, self.network(z, t, label))
 
@@ -23,6 +27,10 @@ class DroppingDenoiser(AbstractDenoiser):
 
     denoiser: NetworkDenoiser
     key: PRNGKeyArray
+
+    @property
+    def num_classes(self) -> int:
+        return self.denoiser.num_classes
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         velocity = self.denoiser.network(z, t, label, self.key)

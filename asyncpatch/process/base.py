@@ -70,6 +70,11 @@ class AbstractDenoiser(eqx.Module):
     class in `tests/test_process.py`. Wrap a denoiser to change it; guidance does.
     """
 
+    @property
+    @abc.abstractmethod
+    def num_classes(self) -> int | None:
+        """Labels are `0 .. num_classes - 1` or `NULL_LABEL`; None if the label does not matter or any will do."""
+
     @abc.abstractmethod
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         """The prediction at `z`, whose tokens are at times `t`; `label` may be `NULL_LABEL`."""

@@ -47,6 +47,10 @@ class GaussianDenoiser(AbstractDenoiser):
         if not isinstance(self.covariance, Tracer):
             _check_positive_definite(np.asarray(self.covariance))
 
+    @property
+    def num_classes(self) -> None:
+        return None
+
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         alpha = per_channel(self.schedule.alpha(t), z).reshape(-1)
         sigma = per_channel(self.schedule.sigma(t), z).reshape(-1)
@@ -71,6 +75,10 @@ class FiniteDenoiser(AbstractDenoiser):
     def __check_init__(self):
         if self.points.shape[0] == 0:
             raise ValueError(f"a finite data set needs a point, got an array of shape {self.points.shape}; give one")
+
+    @property
+    def num_classes(self) -> None:
+        return None
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         alpha, sigma = self.schedule.alpha(t)[None, :, :, None], per_channel(self.schedule.sigma(t), z)

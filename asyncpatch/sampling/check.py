@@ -10,10 +10,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from asyncpatch.plans import AbstractPlan
+from asyncpatch.process import AbstractDenoiser
 from asyncpatch.shapes import NULL_LABEL
 
 
 def check_inputs(
+    denoiser: AbstractDenoiser,
     plan: AbstractPlan,
     image: Float[Array, "batch height width channel"],
     label: Int[Array, " batch"],
@@ -21,7 +23,7 @@ def check_inputs(
 ) -> None:
     """Raises `ValueError` for shapes and values, and `TypeError` for number types, that cannot be sampled from."""
     _check_image(image)
-    _check_label(label, image.shape[0])
+    _check_label(label, image.shape[0], denoiser.num_classes)
     _check_plan_axes(plan, image.shape[0], plan_axes)
     axis = None if plan_axes is None else eqx.if_array(plan_axes)
     # A plan of the wrong size says so in `init`; asking for its shape alone computes nothing.
@@ -42,13 +44,19 @@ def _check_image(image: Array) -> None:
         )
 
 
-def _check_label(label: Array, batch: int) -> None:
+def _check_label(label: Array, batch: int, num_classes: int | None) -> None:
     if label.shape != (batch,):
         raise ValueError(f"{batch} images need {batch} labels, got shape {label.shape}; NULL_LABEL is no class")
     if label.dtype != jnp.int32:
         raise TypeError(f"labels are int32 class indices, got dtype {label.dtype}; convert them")
-    if not isinstance(label, Tracer) and (np.asarray(label) < NULL_LABEL).any():
-        raise ValueError(f"got a label of {np.asarray(label).min()}; give a class index, or {NULL_LABEL} for no class")
+    if isinstance(label, Tracer):
+        return
+    values = np.asarray(label)
+    last = np.inf if num_classes is None else num_classes - 1
+    wrong = values[(values < NULL_LABEL) | (values > last)]
+    if wrong.size:
+        classes = "class indices" if num_classes is None else f"one of {num_classes} classes, counted from 0"
+        raise ValueError(f"got a label of {wrong[0]}; give {classes}, or {NULL_LABEL} for no class")
 
 
 def _check_plan_axes(plan: AbstractPlan, batch: int, plan_axes: int | None) -> None:

@@ -49,7 +49,7 @@ def sample(
     `NULL_LABEL`. `plan_axes` is an axis as for `jax.vmap`: None shares one plan, 0 reads a plan per image from the
     leading axis of the plan's arrays. Raises `ValueError` or `TypeError` for inputs that do not fit, before compute.
     """
-    check_inputs(plan, image, label, plan_axes)
+    check_inputs(denoiser, plan, image, label, plan_axes)
     return _images(plan_axes, key, denoiser, plan, image, label, schedule, rule)
 
 
@@ -69,7 +69,7 @@ def sample_with_history(
 
     Needs memory for every step of the plan. Raises `ValueError` if there are fewer steps than frames.
     """
-    check_inputs(plan, image, label, plan_axes)
+    check_inputs(denoiser, plan, image, label, plan_axes)
     if not 1 <= frames <= plan.steps:
         raise ValueError(f"a plan of {plan.steps} steps has no {frames} frames; ask for 1 to {plan.steps}")
     picks = jnp.asarray(np.linspace(0, plan.steps - 1, frames).round().astype(np.int32))
