@@ -29,6 +29,7 @@ from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, Prediction
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler, Synchronous
+from experiments.provenance import commit
 from experiments.train import LAWS
 
 PEER = UNetConfig(channels=1, num_classes=0, base=32, multipliers=(1, 2, 2), blocks=2, attention=(False,) * 3)
@@ -157,17 +158,17 @@ def bench_peers(batch: int, rounds: int) -> None:
         print(f"  asyncpatch / {peer} = {ratio(seconds, 'asyncpatch', peer)}")
 
 
-def main(rounds: int = 9, batch: int = 16) -> None:
+def main(rounds: int = 15, batch: int = 16) -> None:
     """Print all ratios.
 
     Args:
         rounds: calls of each candidate after the first.
         batch: images of a train step.
     """
-    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
+    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, commit {commit()}")
     bench_time_field("fashion", 32, 1, batch, rounds)
-    bench_time_field("digits", 8, 1, 4 * batch, 3 * rounds)
-    bench_peers(batch, rounds)
+    bench_time_field("digits", 8, 1, 4 * batch, 2 * rounds)
+    bench_peers(batch, max(3, rounds // 2))
     bench_laws(64, rounds)
 
 

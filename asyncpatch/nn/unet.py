@@ -5,9 +5,9 @@ same levels back with skip connections. Two things differ. The time field enters
 pooled to that block's resolution (see `asyncpatch.nn.layers`), and with `patch > 1` the two ends are light
 layers at full resolution around a body that runs on patches.
 
-**Ends on patches.** The stem modulates pixel features by each pixel's own time before it gathers a patch, and the
-head enlarges by nearest neighbour and convolves at full resolution. No output weight belongs to a position inside
-a patch, so the patch grid leaves no checker pattern in the image.
+**Ends on patches.** The stem sees each pixel beside its own time before it gathers a patch, and the head enlarges by
+nearest neighbour and convolves at full resolution. No output weight belongs to a position inside a patch, so the
+patch grid leaves no checker pattern in the image.
 
 The network returns a raw velocity; `asyncpatch.nn.denoiser` makes it a denoiser. It starts at zero velocity.
 """
@@ -25,6 +25,9 @@ from asyncpatch.nn.blocks import AttentionBlock, ResidualBlock, double, enlarge,
 from asyncpatch.nn.layers import Conv, Film, RMSNorm, draw_weights, time_features
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.tokens import pool, split_patches
+
+STEM_TIME_FEATURES = 3
+"""Cosine modes that the stem on patches sees beside each pixel; FiLM there would cost as much as the convolution."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +113,7 @@ class PatchEnds(eqx.Module):
     """Input and output at full resolution around a body on patches."""
 
     stem: Conv
-    stem_film: Film
+    stem_norm: RMSNorm
     gather: Conv
     norm: RMSNorm
     spread: Conv
@@ -121,8 +124,8 @@ class PatchEnds(eqx.Module):
 
     def __init__(self, config: UNetConfig):
         pixel = config.pixel_channels
-        self.stem = Conv(3, config.channels, pixel)
-        self.stem_film = Film(pixel, config.base)
+        self.stem = Conv(3, config.channels + STEM_TIME_FEATURES, pixel)
+        self.stem_norm = RMSNorm(pixel)
         self.gather = Conv(1, config.patch**2 * pixel, config.base)
         self.norm = RMSNorm(config.base)
         self.spread = Conv(1, config.base, pixel)
@@ -133,7 +136,8 @@ class PatchEnds(eqx.Module):
 
     def enter(self, z: Image, features: Float[Array, "rows cols features"], embedding: Float[Array, " embedding"]):
         """What the body works on, and the pixels' own features, which `leave` needs."""
-        pixels = jax.nn.silu(self.stem_film(self.stem(z), features, embedding))
+        times = jnp.broadcast_to(features[..., 1 : 1 + STEM_TIME_FEATURES], (*z.shape[:2], STEM_TIME_FEATURES))
+        pixels = jax.nn.silu(self.stem_norm(self.stem(jnp.concatenate([z, times], axis=-1))))
         return self.gather(split_patches(pixels, self.patch)), pixels
 
     def leave(self, x, aside, features, embedding) -> Image:
