@@ -13,7 +13,7 @@ from asyncpatch.nn import NetworkDenoiser
 from asyncpatch.paths import raster
 from asyncpatch.plans import FixedPlan, inpaint, staged, synchronous
 from asyncpatch.sampling import DDIM, AbstractStepRule, History, sample_with_history
-from asyncpatch.shapes import Known
+from asyncpatch.shapes import NULL_LABEL, Known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def run_task(
 def labels_in_turn(count: int, num_classes: int) -> Int[Array, " count"]:
     """Classes 0, 1, 2, ... over and over; `NULL_LABEL` for a network without classes."""
     turns = jnp.arange(count, dtype=jnp.int32)
-    return turns % num_classes if num_classes else jnp.full_like(turns, -1)
+    return turns % num_classes if num_classes else jnp.full_like(turns, NULL_LABEL)
 
 
 def as_numpy(images: Float[Array, "batch height width channel"]):

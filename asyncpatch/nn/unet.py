@@ -27,7 +27,7 @@ from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.tokens import pool, split_patches
 
 STEM_TIME_FEATURES = 3
-"""Cosine modes that the stem on patches sees beside each pixel; FiLM there would cost as much as the convolution."""
+"""Cosine modes that the stem on patches sees beside each pixel: cheaper at full resolution than FiLM."""
 
 
 @dataclasses.dataclass(frozen=True)
