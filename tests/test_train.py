@@ -106,8 +106,14 @@ def test_one_step_against_a_plain_loop_over_images():
         slope = arrays_of(gradient)[name] * min(1.0, 1.0 / norm)
         moved = start - rate * np.sign(slope)  # Adam's first step: a unit in the direction of the sign
         np.testing.assert_allclose(arrays_of(after.denoiser)[name], moved, atol=1e-6, err_msg=name)
-        average = config.ema_decay * start + (1 - config.ema_decay) * moved
+        average = 0.1 * start + 0.9 * moved  # the decay's warm-up begins at 1 / 10
         np.testing.assert_allclose(arrays_of(after.ema)[name], average, atol=1e-6, err_msg=name)
+
+
+def test_the_average_warms_up_to_its_decay():
+    config = replace(TOY_CONFIG, ema_decay=0.999)
+    decays = [float(config.ema_decay_at(jnp.int32(step))) for step in (0, 89, 8979, 8990, 10**6)]
+    np.testing.assert_allclose(decays, [0.1, 90 / 99, 8980 / 8989, 0.999, 0.999], rtol=1e-6)
 
 
 def test_golden_train_step():

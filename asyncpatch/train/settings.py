@@ -49,8 +49,9 @@ class OptimizerConfig:
 class TrainConfig:
     """Everything in the trainer that decides the numbers. The data, the loss and the denoiser have their own configs.
 
-    `num_classes` bounds the labels; 0 means that every label is `NULL_LABEL`. `accumulation` is the number of
-    microbatches that one batch is worked off in.
+    `num_classes` bounds the labels; 0 means that every label is `NULL_LABEL`. `ema_decay` is the decay that the
+    moving average of the weights ends with. `accumulation` is the number of microbatches that one batch is worked
+    off in.
     """
 
     num_classes: int
@@ -66,6 +67,14 @@ class TrainConfig:
         _check("label_dropout", self.label_dropout, 0 <= self.label_dropout <= 1, "in [0, 1]")
         _check("accumulation", self.accumulation, self.accumulation >= 1, "at least 1")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "in [0, 2^32)")
+
+    def ema_decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The decay after `step` updates, `min(ema_decay, (1 + step) / (10 + step))`.
+
+        It warms up so that the initial weights leave the average of a short run: the window is about a tenth of the
+        steps made until it reaches `1 / (1 - ema_decay)`.
+        """
+        return jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The train step, compiled once, and the validation step.
 
     loss        mean over the batch of loss_fn(denoiser, key_i, image_i, label_i)
-    update      clip(gradient) -> Adam -> denoiser;   ema <- decay ema + (1 - decay) denoiser
+    update      clip(gradient) -> Adam -> denoiser;   ema <- decay_n ema + (1 - decay_n) denoiser
 
 This is one of the two places with `jax.vmap` over images. Invariants: image `i` of step `n` sees the key
 `fold_in(step_key(n), i)`, whatever devices, processes and microbatches share the batch; a step whose loss or
@@ -65,7 +65,7 @@ def train_step(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepM
     reported = (step + 1) % inputs.log_every == 0
     moved = TrainState(
         denoiser=denoiser,
-        ema=_average(state.ema, denoiser, config.ema_decay),
+        ema=_average(state.ema, denoiser, config.ema_decay_at(step)),
         opt_state=opt_state,
         step=step + 1,
         broken_at=state.broken_at,
@@ -148,7 +148,7 @@ def _image_keys(key: PRNGKeyArray, index: Int[Array, " batch"]) -> Key[Array, " 
     return jax.vmap(partial(jr.fold_in, key))(index)
 
 
-def _average(ema: PyTree, denoiser: PyTree, decay: float) -> PyTree:
+def _average(ema: PyTree, denoiser: PyTree, decay: Float[Array, ""]) -> PyTree:
     def move(average, weight):
         return decay * average + (1 - decay) * weight if eqx.is_inexact_array(average) else weight
 
