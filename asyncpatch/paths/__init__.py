@@ -3,6 +3,11 @@
 from asyncpatch.paths.base import AbstractPath as AbstractPath
 from asyncpatch.paths.base import AbstractPathLaw as AbstractPathLaw
 from asyncpatch.paths.base import derivative as derivative
+from asyncpatch.paths.clock import clock as clock
+from asyncpatch.paths.clock import time_of_clock as time_of_clock
+from asyncpatch.paths.environment import Environment as Environment
+from asyncpatch.paths.environment import EnvironmentPath as EnvironmentPath
+from asyncpatch.paths.environment import log_shared_time as log_shared_time
 from asyncpatch.paths.groups import check_groups as check_groups
 from asyncpatch.paths.groups import random_order as random_order
 from asyncpatch.paths.groups import raster as raster

@@ -7,3 +7,4 @@ from asyncpatch.process.exact import FiniteDenoiser as FiniteDenoiser
 from asyncpatch.process.exact import GaussianDenoiser as GaussianDenoiser
 from asyncpatch.process.forward import corrupt as corrupt
 from asyncpatch.process.forward import posterior as posterior
+from asyncpatch.process.on_schedule import OnSchedule as OnSchedule

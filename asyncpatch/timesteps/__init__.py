@@ -2,6 +2,7 @@
 
 from asyncpatch.timesteps.asyncpatch import AsyncPatch as AsyncPatch
 from asyncpatch.timesteps.base import AbstractTimestepSampler as AbstractTimestepSampler
+from asyncpatch.timesteps.environment import Environment as Environment
 from asyncpatch.timesteps.independent import Independent as Independent
 from asyncpatch.timesteps.margins import Margins as Margins
 from asyncpatch.timesteps.masked import Masked as Masked

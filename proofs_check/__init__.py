@@ -1,0 +1,1 @@
+"""Numerical checks of the statements of the theory, one file per statement."""
