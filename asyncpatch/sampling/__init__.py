@@ -6,3 +6,6 @@ from asyncpatch.sampling.ddim import StochasticCoefficient as StochasticCoeffici
 from asyncpatch.sampling.loop import History as History
 from asyncpatch.sampling.loop import sample as sample
 from asyncpatch.sampling.loop import sample_with_history as sample_with_history
+from asyncpatch.sampling.repaint import RePaintTimes as RePaintTimes
+from asyncpatch.sampling.repaint import repaint as repaint
+from asyncpatch.sampling.repaint import repaint_times as repaint_times

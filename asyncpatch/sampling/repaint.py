@@ -1,0 +1,129 @@
+"""RePaint: inpainting with a network that only knows one time per image (arXiv 2201.09865). The baseline.
+
+The unknown pixels take a step from `t` to `s`, the known ones are noised to `s` afresh, and the two are put together.
+They do not know of each other, so every now and then the image is noised again by a whole jump and the stretch is
+repeated, until known and unknown pixels agree better.
+
+Levels fall `T, T-1, .., 0`, at times `level / T`. At level 1 and every jump length above it, while a jump up stays
+below `T`, the image is noised up by one jump and denoised again, `resamplings - 1` times. This rises, so it is no plan,
+and has its own loop. A jump is one Gaussian step, which needs no network: only the falling steps count as calls.
+
+Invariant: known pixels come out equal to the bit. The exact conditional law is reached by no number of resamplings.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
+from asyncpatch.plans import synchronous
+from asyncpatch.process import AbstractDenoiser, corrupt
+from asyncpatch.sampling.base import AbstractStepRule
+from asyncpatch.sampling.check import check_inputs
+from asyncpatch.shapes import Image, Known, Label
+
+
+class RePaintTimes(eqx.Module):
+    """For every network call: the time before it, the one after it, and the one that a jump then leads up to."""
+
+    before: Float[Array, " calls"]
+    after: Float[Array, " calls"]
+    risen: Float[Array, " calls"]
+
+
+def repaint_times(steps: int, jump_length: int = 10, resamplings: int = 10) -> RePaintTimes:
+    """The times of RePaint with `steps` levels. Its paper has 250 levels, jumps of 10, 10 resamplings.
+
+    Raises `ValueError` if `jump_length` is not in `1..steps` or `resamplings` is less than 1 (1 never jumps).
+    """
+    if not 1 <= jump_length <= steps or resamplings < 1:
+        raise ValueError(
+            f"RePaint needs 1 <= jump_length <= steps and at least one resampling, got {jump_length} of {steps} steps "
+            f"and {resamplings} resamplings; the paper has 10, 250 and 10"
+        )
+    left = dict.fromkeys(range(1, steps - jump_length + 1, jump_length), resamplings - 1)
+    moves, level = [], steps
+    while level > 0:
+        fallen = level - 1
+        jumps = left.get(fallen, 0) > 0
+        left[fallen] = left.get(fallen, 0) - 1
+        risen = fallen + jump_length if jumps else fallen
+        moves.append((level, fallen, risen))
+        level = risen
+    before, after, risen = (jnp.asarray(np.asarray(part) / steps, jnp.float32) for part in zip(*moves, strict=True))
+    return RePaintTimes(before, after, risen)
+
+
+def repaint(
+    key: PRNGKeyArray,
+    denoiser: AbstractDenoiser,
+    times: RePaintTimes,
+    image: Float[Array, "batch height width channel"],
+    known: Bool[Array, "known_batch known_height known_width"],
+    label: Int[Array, " batch"],
+    schedule: AbstractNoiseSchedule,
+    rule: AbstractStepRule,
+) -> Float[Array, "batch height width channel"]:
+    """Fill the unknown pixels of a batch of images, each with its own known region. Raises `ValueError` or `TypeError` for inputs that do not fit."""
+    check_inputs(denoiser, synchronous(1, *image.shape[1:3]), image, label, None)
+    if known.shape != image.shape[:3]:
+        raise ValueError(f"images of shape {image.shape} need known regions {image.shape[:3]}, got {known.shape}")
+    return _batch(key, denoiser, times, image, known, label, schedule, rule)
+
+
+@eqx.filter_jit
+def _batch(
+    key: PRNGKeyArray,
+    denoiser: AbstractDenoiser,
+    times: RePaintTimes,
+    image: Float[Array, "batch height width channel"],
+    *inputs: object,
+) -> Float[Array, "batch height width channel"]:
+    fill = eqx.filter_vmap(_fill, in_axes=(0, None, None, 0, 0, 0, None, None))
+    return fill(jr.split(key, image.shape[0]), denoiser, times, image, *inputs)
+
+
+def _fill(
+    key: PRNGKeyArray,
+    denoiser: AbstractDenoiser,
+    times: RePaintTimes,
+    image: Image,
+    known: Known,
+    label: Label,
+    schedule: AbstractNoiseSchedule,
+    rule: AbstractStepRule,
+) -> Image:
+    start_key, steps_key = jr.split(key)
+
+    def step(carry, at):
+        z, rule_state, key = carry
+        key, rule_key, known_key, jump_key = jr.split(key, 4)
+        t, s, risen = (jnp.full(known.shape, time) for time in at)
+        prediction = denoiser(z, t, label)
+        moved, rule_state = rule(schedule, z, prediction, t, s, rule_state, rule_key)
+        pasted = corrupt(schedule, image, s, jr.normal(known_key, image.shape, image.dtype))
+        z = jnp.where(known[..., None], pasted, moved)
+        return (_noise_up(jump_key, schedule, z, s, risen), rule_state, key), None
+
+    t = jnp.full(known.shape, times.before[0])
+    z = corrupt(schedule, image, t, jr.normal(start_key, image.shape, image.dtype))
+    carry = (z, rule.init(z), steps_key)
+    (z, *_), _ = jax.lax.scan(step, carry, (times.before, times.after, times.risen))
+    return jnp.where(known[..., None], image, z)
+
+
+def _noise_up(
+    key: PRNGKeyArray,
+    schedule: AbstractNoiseSchedule,
+    z: Image,
+    s: Float[Array, "height width"],
+    t: Float[Array, "height width"],
+) -> Image:
+    """A draw of `q(z_t | z_s)` for `t >= s`; the image itself where they are equal."""
+    ratio = safe_divide(schedule.alpha(t), schedule.alpha(s))
+    added = jnp.maximum(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0)
+    noised = ratio[..., None] * z + jnp.sqrt(added)[..., None] * jr.normal(key, z.shape, z.dtype)
+    return jnp.where((s == t)[..., None], z, noised)
