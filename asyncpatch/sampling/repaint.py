@@ -67,7 +67,10 @@ def repaint(
     schedule: AbstractNoiseSchedule,
     rule: AbstractStepRule,
 ) -> Float[Array, "batch height width channel"]:
-    """Fill the unknown pixels of a batch of images, each with its own known region. Raises `ValueError` or `TypeError` for inputs that do not fit."""
+    """Fill the unknown pixels of a batch of images, each with its own known region.
+
+    Raises `ValueError` or `TypeError` for inputs that do not fit.
+    """
     check_inputs(denoiser, synchronous(1, *image.shape[1:3]), image, label, None)
     if known.shape != image.shape[:3]:
         raise ValueError(f"images of shape {image.shape} need known regions {image.shape[:3]}, got {known.shape}")
