@@ -5,8 +5,8 @@
 
 Any folder with the four IDX files serves: `--data FOLDER`. The report is kept under `experiments/results/fashion`.
 
-Times are drawn from the environment law, with every spread from 0 to 3. The paper's law was tried first. Known pixels at
-exactly 0 beside pure noise are not in its support: the network trained on it guessed a hidden centre at `t = 1` worse
+Times are drawn from the environment law, with every spread from 0 to 3. The paper's law was tried first. Known pixels
+at exactly 0 beside pure noise are not in its support: the network trained on it guessed a hidden centre at `t = 1` worse
 from a clean border (mean squared error .195) than from one noised to 0.1 (.165), and inpainted centres had holes.
 """
 
