@@ -33,10 +33,12 @@ from asyncpatch.losses import AbstractWeighting, FisherDivergence, Plain, SiD2
 from asyncpatch.masks import Square
 from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow
+from asyncpatch.paths import Environment as EnvironmentLaw
 from asyncpatch.paths import Window
 from asyncpatch.timesteps import (
     AbstractTimestepSampler,
     AsyncPatch,
+    Environment,
     Independent,
     Masked,
     MeanBeta,
@@ -65,6 +67,7 @@ LAWS = {
     "patch-forcing": PatchForcing(PATCHES),
     "masked-square": Masked(Square()),
     "window-path": OnPath(Window(PATCHES)),
+    "environment": Environment(EnvironmentLaw(PATCHES, spread=(0.0, 3.0))),
 }
 """The laws of training times by the name that the command line gives them."""
 
