@@ -3,9 +3,7 @@
 `open()` decodes every file once, in threads, so that a damaged file is found before training and not in its
 middle. Damaged files are counted, named in the log and left out; too large a share of them is an error.
 
-Whatever a file holds becomes RGB of 8 bits: rotation tags are applied, 16-bit grey keeps its high byte,
-transparent pixels show white, CMYK and palettes are converted. The largest centred square is then shrunk to
-`size` by averaging areas; a smaller one is enlarged by cubic interpolation.
+Whatever a file holds becomes a square RGB image of 8 bits, as `asyncpatch/data/images.py` says.
 """
 
 import dataclasses
@@ -15,11 +13,11 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Int32
 from rich.progress import track
 
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
+from asyncpatch.data.images import read_image
 
 logger = logging.getLogger(__name__)
 
@@ -99,29 +97,6 @@ class FolderRecords(AbstractRecords):
 
     def __getitem__(self, index: int) -> Record:
         return {"image": read_image(self.paths[index], self.shape[0]), "label": self.labels[index, ...]}
-
-
-def read_image(path: str, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Decode a file and cut it to a square RGB image. Raises what Pillow raises on a file that it cannot decode."""
-    with Image.open(path) as opened:
-        image = _to_rgb(ImageOps.exif_transpose(opened))
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    resample = Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC
-    return np.asarray(image.resize((size, size), resample, box=(left, top, left + side, top + side)))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("holds floating-point pixels of unknown range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit values at 255 instead of scaling them.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
 
 
 def _list_images(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
