@@ -1,15 +1,18 @@
-"""Feature networks, and what a distance on their features may be called.
+"""Feature networks, their identity, and what a distance on their features may be called.
 
 Every distance and score of this folder compares features, and a number means something only beside numbers on the
-same features. So a network carries its name, the hash of its weights and its preprocessing wherever it goes, and
-the name of a Frechet distance is computed from it, never typed by hand.
+same features. So features and statistics carry the identity of their network wherever they go, two that differ are
+never compared, and the name of a Frechet distance is computed from the network, never typed by hand.
 
-Invariant: two networks with equal name, hash and preprocessing give equal features for equal images.
+Invariant: two networks with equal identity give equal features for equal images.
 """
 
 import abc
+import dataclasses
+import math
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float
 
 INCEPTION_FID = "InceptionV3-FID"
@@ -36,6 +39,51 @@ class AbstractFeatureNetwork(eqx.Module):
         """The features of images with values in [-1, 1]; no image's features depend on another image."""
 
 
-def frechet_name(network: AbstractFeatureNetwork) -> str:
+class NetworkMismatchError(ValueError):
+    """Features or statistics of one network were given where those of another belong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkIdentity:
+    """What must agree before features may be compared."""
+
+    name: str
+    hash: str
+    preprocessing: str
+    size: int
+
+    @classmethod
+    def of(cls, network: AbstractFeatureNetwork) -> "NetworkIdentity":
+        return cls(network.name, network.hash, network.preprocessing, network.size)
+
+    def check_same(self, other: "NetworkIdentity", mine: str, others: str) -> None:
+        """Raise `NetworkMismatchError` naming what differs; `mine` and `others` say what the two belong to."""
+        pairs = [
+            (field.name, getattr(self, field.name), getattr(other, field.name)) for field in dataclasses.fields(self)
+        ]
+        differing = [
+            f"{name} {here!r} of {mine} against {there!r} of {others}" for name, here, there in pairs if here != there
+        ]
+        if differing:
+            raise NetworkMismatchError(
+                f"features of two different networks cannot be compared: {'; '.join(differing)}; "
+                "compute both with one network, its weights and its preprocessing"
+            )
+
+
+def frechet_name(network: AbstractFeatureNetwork | NetworkIdentity) -> str:
     """What a Frechet distance on this network's features is called: `FID` for Inception alone, else `FD-<name>`."""
     return "FID" if network.name == INCEPTION_FID else f"FD-{network.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number and the standard deviation that it would show over repetitions with fresh samples."""
+
+    value: float
+    standard_error: float
+
+    @classmethod
+    def mean_of(cls, independent: Float[np.ndarray, " count"]) -> "Estimate":
+        """From at least two independent values of equal law."""
+        return cls(float(independent.mean()), float(independent.std(ddof=1) / math.sqrt(len(independent))))
