@@ -34,7 +34,7 @@ class StagedPath(AbstractPath):
 
     def __call__(self, r: Float[Array, ""]) -> TimeField:
         # The length is read off the same numbers as each group's start, so both ends are exact after rounding.
-        starts = 1 + self.groups.astype(jnp.float32) * (1 - self.overlap)
+        starts = 1 + self.groups.astype(r.dtype) * (1 - self.overlap.astype(r.dtype))
         return jnp.clip(starts - (1 - r) * jnp.max(starts), 0.0, 1.0)
 
 
