@@ -21,16 +21,13 @@ from jaxtyping import Array, Float, Int
 from PIL import Image as Pillow
 
 from asyncpatch.data import check_image, to_float
-from asyncpatch.masks import check_known
+from asyncpatch.masks import Polarity, read_known
 from asyncpatch.nn import NetworkDenoiser
 from asyncpatch.shapes import NULL_LABEL, Known
 from asyncpatch.train import load_for_sampling, make_mesh
 from experiments import pictures
 from experiments.setup import Experiment, open_batches
 from experiments.tasks import SamplingConfig, Task, as_numpy, four_tasks, inpainting, labels_in_turn, run_task
-
-WHITE, BLACK = 255, 0
-"""The two values of a mask file: known, and to be made."""
 
 
 def open_denoiser(folder: Path, step: int | None = None) -> tuple[Experiment, NetworkDenoiser]:
@@ -50,15 +47,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Float[np.ndarray, "he
 
 def read_mask(path: Path, height: int, width: int) -> Known:
     """A mask file, white where the image is known. Raises `ValueError` unless it is pure black and white."""
-    with Pillow.open(path) as file:
-        values = np.asarray(file.convert("L"))
-    grey = ~np.isin(values, (WHITE, BLACK))
-    if grey.any():
-        raise ValueError(
-            f"a mask is white (known) or black (to be made) and nothing between, but {grey.sum()} pixels of {path} "
-            "are grey; save it without compression losses and without smoothing"
-        )
-    return check_known(values == WHITE, height, width)
+    return read_known(path, Polarity.ONES_ARE_KNOWN, height, width)
 
 
 def choose_labels(labels: tuple[int, ...], count: int, num_classes: int) -> Int[Array, " count"]:

@@ -8,7 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int
 
 from asyncpatch.guidance import ClassifierFree
-from asyncpatch.masks import Border, Outpaint
+from asyncpatch.masks import Border, Extrema
 from asyncpatch.nn import NetworkDenoiser
 from asyncpatch.paths import raster
 from asyncpatch.plans import FixedPlan, inpaint, staged, synchronous
@@ -45,7 +45,7 @@ def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Tas
     """Generation, autoregression, inpainting of the centre, and outpainting around a box."""
     nothing = jnp.zeros((height, width), bool)
     border = Border()(jr.key(config.seed), height, width)
-    box = Outpaint()(jr.key(config.seed), height, width)
+    box = Extrema()(jr.key(config.seed), height, width)
     together = synchronous(config.steps, height, width)
     return {
         "generation": Task(together, nothing),
