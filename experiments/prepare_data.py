@@ -6,7 +6,7 @@
 
 Then train on `ArrayRecords("/data/imagenet64/train")`, and validate on `.../val`. After an interruption give the same
 command again: it goes on where it stopped. The docstrings of `asyncpatch/data/prepare/imagenet.py` and `lsun.py` say
-which files must be there. One core prepares some 150 images of ImageNet's usual size a second.
+which files must be there.
 """
 
 import logging

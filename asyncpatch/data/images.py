@@ -20,7 +20,7 @@ A square smaller than `size` is enlarged with Pillow's bicubic filter.
 import io
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Integer, UInt8
 from PIL import ExifTags, Image
 
 TURNS = {
@@ -35,7 +35,7 @@ TURNS = {
 """What shows an image upright, by the value of its rotation tag."""
 
 
-def read_image(file: str | io.BufferedIOBase, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+def read_image(file: str | io.BytesIO, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """Decode a file and bring it to a square RGB image. Raises what Pillow raises on a file that it cannot decode."""
     with Image.open(file) as opened:
         opened.load()
@@ -50,22 +50,24 @@ def read_image(file: str | io.BufferedIOBase, size: int) -> UInt8[np.ndarray, "{
 
 def shrink(image: UInt8[np.ndarray, "side side channel"], size: int) -> UInt8[np.ndarray, "{size} {size} channel"]:
     """Means over areas, for `size` of at most the image's side."""
-    area = image.shape[0] ** 2
-    sums = _sums(_sums(image, size).swapaxes(0, 1).astype(np.int64), size).swapaxes(0, 1)
-    return ((2 * sums + area) // (2 * area)).astype(np.uint8)
+    side, _, channel = image.shape
+    area = side**2
+    total = np.int32 if 2 * 256 * area < 2**31 else np.int64  # so that no sum overflows
+    rows = _sums(image.reshape(side, -1), size, total).reshape(size, side, channel)
+    columns = _sums(rows.swapaxes(0, 1).reshape(side, -1), size, total).reshape(size, size, channel)
+    means = (2 * columns + area) // (2 * area)
+    return means.astype(np.uint8).swapaxes(0, 1)
 
 
-def _sums(
-    values: UInt8[np.ndarray, "side width channel"] | Int64[np.ndarray, "side width channel"], size: int
-) -> Int32[np.ndarray, "{size} width channel"] | Int64[np.ndarray, "{size} width channel"]:
+def _sums(values: Integer[np.ndarray, "side width"], size: int, total: type) -> Integer[np.ndarray, "{size} width"]:
     """`size` times the sums over `size` equal parts of the first axis: a part's weights are integers of sum `side`."""
-    side = len(values)
-    total = np.int32 if values.dtype == np.uint8 else np.int64  # 255 times the side fits into 32 bits, its square not
-    # The element that each part begins in, and how much of that element lies before it.
-    first, before = np.divmod(np.arange(size + 1) * side, size)
-    whole = np.add.reduceat(values, first[:-1], axis=0, dtype=total) * total(size)
-    cut = values[np.minimum(first, side - 1)] * before.astype(total)[:, None, None]
-    return whole - cut[:-1] + cut[1:]
+    side, part = len(values), np.arange(size)
+    sums = np.zeros((size, values.shape[1]), total)
+    for offset in range(-(-side // size) + 1):
+        row = part * side // size + offset
+        overlap = np.minimum((part + 1) * side, (row + 1) * size) - np.maximum(part * side, row * size)
+        sums += values[np.minimum(row, side - 1)] * overlap.clip(0).astype(total)[:, None]
+    return sums
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -15,9 +15,9 @@ import contextlib
 import dataclasses
 import operator
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncpatch.data.image_folder import SUFFIXES
 from asyncpatch.data.prepare.imagenet_labels import find_first, read_class_names, read_val_synsets
@@ -27,6 +27,18 @@ IMAGENET_TRAIN, IMAGENET_VAL = 1_281_167, 50_000
 
 TRAIN = ("ILSVRC2012_img_train.tar", "train", "ILSVRC/Data/CLS-LOC/train")
 VAL = ("ILSVRC2012_img_val.tar", "val", "ILSVRC/Data/CLS-LOC/val")
+
+
+class _Found(NamedTuple):
+    """An image that is there, not yet known to be of a class."""
+
+    name: str
+    path: str
+    start: int = 0
+    length: int | None = None
+
+    def labelled(self, label: int) -> FileOriginal:
+        return FileOriginal(self.name, label, self.path, self.start, self.length)
 
 
 def imagenet(root: str | Path, train: int = IMAGENET_TRAIN, val: int = IMAGENET_VAL) -> Collection:
@@ -48,8 +60,8 @@ def _list_train(root: Path, labels: Mapping[str, int]) -> tuple[FileOriginal, ..
     if place.is_dir():
         return _list_class_folders(place, labels)
     found = sorted(_archived_classes(place))
-    _check_classes({name.split("/")[0] for name, *_ in found}, labels, place)
-    return tuple(FileOriginal(name, labels[name.split("/")[0]], *where) for name, *where in found)
+    _check_classes({image.name.split("/")[0] for image in found}, labels, place)
+    return tuple(image.labelled(labels[image.name.split("/")[0]]) for image in found)
 
 
 def _list_val(root: Path, labels: Mapping[str, int]) -> tuple[FileOriginal, ...]:
@@ -58,22 +70,22 @@ def _list_val(root: Path, labels: Mapping[str, int]) -> tuple[FileOriginal, ...]
         return _without_classes(_list_class_folders(place, labels))
     found = sorted(_folder_images(place) if place.is_dir() else _archived_images(place))
     synsets = read_val_synsets(root)
-    unknown = [name for name, *_ in found if synsets.get(Path(name).stem) not in labels]
+    unknown = [image.name for image in found if synsets.get(Path(image.name).stem) not in labels]
     if unknown:
         raise ValueError(
             f"{len(unknown)} images in {place} have no label or one of an unknown class, the first is {unknown[0]}; "
             "check that labels, class names and images are of one release"
         )
-    return tuple(FileOriginal(name, labels[synsets[Path(name).stem]], *where) for name, *where in found)
+    return tuple(image.labelled(labels[synsets[Path(image.name).stem]]) for image in found)
 
 
 def _list_class_folders(place: Path, labels: Mapping[str, int]) -> tuple[FileOriginal, ...]:
     folders = sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     _check_classes({folder.name for folder in folders}, labels, place)
     return tuple(
-        FileOriginal(f"{folder.name}/{name}", labels[folder.name], *where)
+        image._replace(name=f"{folder.name}/{image.name}").labelled(labels[folder.name])
         for folder in folders
-        for name, *where in sorted(_folder_images(folder))
+        for image in sorted(_folder_images(folder))
     )
 
 
@@ -83,20 +95,18 @@ def _without_classes(originals: tuple[FileOriginal, ...]) -> tuple[FileOriginal,
     return tuple(sorted(named, key=operator.attrgetter("name")))
 
 
-def _folder_images(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and path of each image file."""
-    return ((path.name, str(path)) for path in folder.iterdir() if _is_image(path.name))
+def _folder_images(folder: Path) -> Iterator[_Found]:
+    return (_Found(path.name, str(path)) for path in folder.iterdir() if _is_image(path.name))
 
 
-def _archived_images(archive: Path) -> Iterator[tuple[str, str, int, int]]:
-    """Name of each image, the archive, where in it the image begins and how long it is."""
+def _archived_images(archive: Path) -> Iterator[_Found]:
     with _open_tar(archive) as members:
         for member in members:
             if member.isfile() and _is_image(member.name):
-                yield Path(member.name).name, str(archive), member.offset_data, member.size
+                yield _Found(Path(member.name).name, str(archive), member.offset_data, member.size)
 
 
-def _archived_classes(archive: Path) -> Iterator[tuple[str, str, int, int]]:
+def _archived_classes(archive: Path) -> Iterator[_Found]:
     """The same for an archive of archives; a name begins with its class."""
     with _open_tar(archive) as classes:
         for inner in classes:
@@ -106,11 +116,11 @@ def _archived_classes(archive: Path) -> Iterator[tuple[str, str, int, int]]:
                 for member in members:
                     if member.isfile() and _is_image(member.name):
                         name = f"{Path(inner.name).stem}/{Path(member.name).name}"
-                        yield name, str(archive), inner.offset_data + member.offset_data, member.size
+                        yield _Found(name, str(archive), inner.offset_data + member.offset_data, member.size)
 
 
 @contextlib.contextmanager
-def _open_tar(archive: Path, inner: Any = None) -> Iterator[tarfile.TarFile]:
+def _open_tar(archive: Path, inner: Any = None) -> Generator[tarfile.TarFile, None, None]:
     """The members of an uncompressed archive, or of one inside it."""
     try:
         with tarfile.open(archive, "r:", fileobj=inner) as members:

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def begin(output: Path, recipe: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def only_run(output: Path) -> Iterator[None]:
+def only_run(output: Path) -> Generator[None, None, None]:
     """Hold `output` alone. The system lets go of it when the process ends, however it ends."""
     output.mkdir(parents=True, exist_ok=True)
     with (output / LOCK).open("w") as lock:
