@@ -30,7 +30,6 @@ from asyncpatch.metrics.networks.vgg16 import VGG16_LAYERS, VGG16_SHAPES
 
 FOLDER = Path(__file__).with_name("golden")
 RESOLUTION = 64
-MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 def tensors(arrays, prefix=""):
@@ -41,9 +40,10 @@ def nchw(images):
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
-def standardized(images, resolution):
-    resized = functional.interpolate(nchw(images), (resolution, resolution), mode="bilinear", antialias=True)
-    return (resized / 2 + 0.5 - MEAN[:, None, None]) / DEVIATION[:, None, None]
+def bytes_at(resolution):
+    """The photographs, with values of 0 to 255."""
+    resized = functional.interpolate(nchw(photos()), (resolution, resolution), mode="bilinear", antialias=True)
+    return 127.5 * (resized + 1)
 
 
 def load(module, weights, ignored):
@@ -86,12 +86,13 @@ def pools_of_fid(module):
 def efficientnet(weights, resolution):
     module = EfficientNet.from_name("efficientnet-lite0", image_size=resolution)
     load(module, weights, ["num_batches_tracked", "_fc"])
-    return module.extract_features(standardized(photos(), resolution)).mean((2, 3))
+    return module.extract_features((bytes_at(resolution) - 127) / 128).mean((2, 3))
 
 
 def vgg16(weights, resolution):
     module = load(torchvision.models.vgg16(weights=None), weights, ["classifier"])
-    return module.features[:30](standardized(photos(), resolution)).mean((2, 3))
+    standardize = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return module.features[:30](standardize(bytes_at(resolution) / 255)).mean((2, 3))
 
 
 def distances(net, weights):

@@ -14,8 +14,6 @@ from jaxtyping import Array, Float
 
 from asyncpatch.metrics.base import AbstractFeatureNetwork
 from asyncpatch.metrics.networks.layers import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
     Convolution,
     Maps,
     normalized_convolution,
@@ -33,6 +31,9 @@ _STEM_WIDTH, _HEAD_WIDTH = 32, 1280
 
 _PUBLISHED_HASH = "89674ea4e6efdd1267e5574a394bb95ac4f1a90ad45ab5210c36ad7edf2186c5"
 """Of the published weights, by `hash_of`."""
+
+_CENTRE, _SCALE = (127 / 255,) * 3, (128 / 255,) * 3
+"""Of colours in [0, 1]: the Lite networks were trained on (value - 127) / 128 for values of 0 to 255."""
 
 RESOLUTION = 224
 """The side of the images that the network was trained on."""
@@ -99,6 +100,8 @@ class EfficientNetLite0(AbstractFeatureNetwork):
     layers: dict[str, Convolution]
     name: str = eqx.field(static=True)
     hash: str = eqx.field(static=True)
+    preprocessing: str = eqx.field(static=True)
+    size: int = eqx.field(static=True)
     resolution: int = eqx.field(static=True)
 
     @classmethod
@@ -115,22 +118,18 @@ class EfficientNetLite0(AbstractFeatureNetwork):
         layers = {name: normalized_convolution(weights, name, norm, _EPSILON) for name, norm, _ in _kernels()}
         weights_hash = hash_of(weights)
         name = name_of("EffNetLite0", weights_hash, _PUBLISHED_HASH)
-        return cls(layers, name if resolution == RESOLUTION else f"{name}@{resolution}", weights_hash, resolution)
-
-    @property
-    def size(self) -> int:
-        return _HEAD_WIDTH
-
-    @property
-    def preprocessing(self) -> str:
-        return (
-            f"bilinear with antialias to {self.resolution}x{self.resolution}, "
-            "standardised by ImageNet's mean and deviation"
+        return cls(
+            layers=layers,
+            name=name if resolution == RESOLUTION else f"{name}@{resolution}",
+            hash=weights_hash,
+            preprocessing=f"bilinear with antialias to {resolution}x{resolution}, (value - 127) / 128 of 0 to 255",
+            size=_HEAD_WIDTH,
+            resolution=resolution,
         )
 
     def __call__(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch features"]:
         resized = resize(to_rgb(images), self.resolution, antialias=True)
-        maps = standardize((resized + 1) / 2, IMAGENET_MEAN, IMAGENET_DEVIATION)
+        maps = standardize((resized + 1) / 2, _CENTRE, _SCALE)
         maps = _clip(self.layers["_conv_stem"](maps, stride=2))
         for index, stride in enumerate(_STRIDES):
             maps = self._block(f"_blocks.{index}", maps, stride)

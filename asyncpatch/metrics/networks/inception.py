@@ -10,6 +10,7 @@ give a distance that is called FID: other weights, and copies of these in other 
 """
 
 import os
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -42,6 +43,8 @@ _EPSILON = 1e-3
 _SIDE = 299
 """Of the images that the network was trained on."""
 
+_FEATURES = 2048
+
 
 class InceptionV3(AbstractFeatureNetwork):
     """The 2048 mean activations of the FID's InceptionV3."""
@@ -49,27 +52,33 @@ class InceptionV3(AbstractFeatureNetwork):
     layers: dict[str, Convolution]
     name: str = eqx.field(static=True)
     hash: str = eqx.field(static=True)
+    preprocessing: str = eqx.field(static=True)
+    size: int = eqx.field(static=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "InceptionV3":
         """With the published weights, from pytorch-fid's weight file."""
-        weights, layers = _layers(INCEPTION_FILE.read(path))
-        return cls(layers, INCEPTION_FID, hash_of(weights))
+        return cls._build(INCEPTION_FILE.read(path), lambda _: INCEPTION_FID)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "InceptionV3":
         """With any weights, named after their hash: nothing here can tell whether they are the published ones."""
-        weights, layers = _layers(arrays)
+        return cls._build(arrays, lambda weights_hash: f"InceptionV3-{weights_hash[:SHORT_HASH]}")
+
+    @classmethod
+    def _build(cls, arrays: Arrays, name: Callable[[str], str]) -> "InceptionV3":
+        weights = select(arrays, INCEPTION_SHAPES, "InceptionV3")
         weights_hash = hash_of(weights)
-        return cls(layers, f"InceptionV3-{weights_hash[:SHORT_HASH]}", weights_hash)
-
-    @property
-    def size(self) -> int:
-        return 2048
-
-    @property
-    def preprocessing(self) -> str:
-        return f"bilinear without antialias to {_SIDE}x{_SIDE}, values in [-1, 1]"
+        return cls(
+            layers={
+                layer: normalized_convolution(weights, f"{layer}.conv", f"{layer}.bn", _EPSILON)
+                for layer, _ in inception_kernels()
+            },
+            name=name(weights_hash),
+            hash=weights_hash,
+            preprocessing=f"bilinear without antialias to {_SIDE}x{_SIDE}, values in [-1, 1]",
+            size=_FEATURES,
+        )
 
     def __call__(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch features"]:
         maps = resize(to_rgb(images), _SIDE, antialias=False)
@@ -144,11 +153,3 @@ class InceptionV3(AbstractFeatureNetwork):
             ],
             axis=-1,
         )
-
-
-def _layers(arrays: Arrays) -> tuple[dict, dict[str, Convolution]]:
-    """The weights that the network needs, and its convolutions made of them."""
-    weights = select(arrays, INCEPTION_SHAPES, "InceptionV3")
-    return weights, {
-        name: normalized_convolution(weights, f"{name}.conv", f"{name}.bn", _EPSILON) for name, _ in inception_kernels()
-    }

@@ -21,9 +21,6 @@ Maps = Float[Array, "batch _rows _cols _maps"]
 
 Padding = Literal["SAME", "VALID"] | tuple[tuple[int, int], tuple[int, int]]
 
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the three colours in [0, 1], over the training images of ImageNet."""
-
 
 class Convolution(eqx.Module):
     """A kernel and a bias. A kernel of one channel for inputs of many is applied to each input channel alone."""

@@ -12,8 +12,6 @@ from jaxtyping import Array, Float
 
 from asyncpatch.metrics.base import AbstractFeatureNetwork
 from asyncpatch.metrics.networks.layers import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
     Convolution,
     Images,
     Maps,
@@ -54,6 +52,9 @@ SMALLEST_SIDE = 16
 _PUBLISHED_HASH = "e7a5a0521f65f1615c3aab84437b37f969539737cec5eb492c06e0321f4bdbc4"
 """Of the published weights, by `hash_of`."""
 
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the three colours in [0, 1], over the images that the network was trained on."""
+
 RESOLUTION = 224
 """The side of the images that the network was trained on."""
 
@@ -89,6 +90,8 @@ class Vgg16Features(AbstractFeatureNetwork):
     trunk: Vgg16
     name: str = eqx.field(static=True)
     hash: str = eqx.field(static=True)
+    preprocessing: str = eqx.field(static=True)
+    size: int = eqx.field(static=True)
     resolution: int = eqx.field(static=True)
 
     @classmethod
@@ -104,20 +107,15 @@ class Vgg16Features(AbstractFeatureNetwork):
         weights = select(torch_names(arrays, VGG16_TRUNK, VGG16_LAYERS), VGG16_SHAPES, "VGG16")
         weights_hash = hash_of(weights)
         name = name_of("VGG16", weights_hash, _PUBLISHED_HASH)
-        shown = name if resolution == RESOLUTION else f"{name}@{resolution}"
-        return cls(Vgg16.from_arrays(weights), shown, weights_hash, resolution)
-
-    @property
-    def size(self) -> int:
-        return _OUTPUTS[-1]
-
-    @property
-    def preprocessing(self) -> str:
-        return (
-            f"bilinear with antialias to {self.resolution}x{self.resolution}, "
-            "standardised by ImageNet's mean and deviation"
+        return cls(
+            trunk=Vgg16.from_arrays(weights),
+            name=name if resolution == RESOLUTION else f"{name}@{resolution}",
+            hash=weights_hash,
+            preprocessing=f"bilinear with antialias to {resolution}x{resolution}, standardised by ImageNet's colours",
+            size=_OUTPUTS[-1],
+            resolution=resolution,
         )
 
     def __call__(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch features"]:
         resized = resize(to_rgb(images), self.resolution, antialias=True)
-        return self.trunk(standardize((resized + 1) / 2, IMAGENET_MEAN, IMAGENET_DEVIATION))[-1].mean((1, 2))
+        return self.trunk(standardize((resized + 1) / 2, _MEAN, _DEVIATION))[-1].mean((1, 2))
