@@ -1,6 +1,7 @@
 """Feature networks and LPIPS against independent programs: PyTorch's networks (by golden numbers that
 `make_network_goldens.py` wrote) on photographs, and numpy and scipy for the layers."""
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -54,6 +55,11 @@ PUBLISHED = {
 }
 
 
+@functools.cache
+def made(name):
+    return (FEATURES | DISTANCES)[name]()
+
+
 @eqx.filter_jit
 def apply(network, *images):
     return network(*images)
@@ -77,7 +83,7 @@ def error(found, golden):
 
 @pytest.mark.parametrize("name", [*FEATURES, *DISTANCES])
 def test_the_architecture_agrees_with_pytorch_on_random_weights(name):
-    network, images = (FEATURES | DISTANCES)[name](), inputs_of(name)
+    network, images = made(name), inputs_of(name)
     assert error(np.asarray(apply(network, *images)), GOLDEN["random"][name]) < TOLERANCE
     twin = jax.tree.map(lambda leaf: leaf[::-1] if leaf.shape[:2] == (3, 3) else leaf, network)
     assert error(np.asarray(apply(twin, *images)), GOLDEN["random"][name]) > 10 * TOLERANCE
@@ -100,7 +106,7 @@ def test_published_weights_agree_with_pytorch_on_photographs(name):
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_lpips_is_symmetric_and_zero_for_equal_images(name):
-    distance, (first, second) = DISTANCES[name](), inputs_of(name)
+    distance, (first, second) = made(name), inputs_of(name)
     there = apply(distance, first, second)
     assert jnp.all(there > 0)
     assert jnp.allclose(apply(distance, second, first), there, rtol=1e-6)
@@ -111,12 +117,12 @@ def test_grey_images_count_as_three_equal_colours():
     grey = jnp.asarray(photos()[..., :1])
     colours = jnp.repeat(grey, 3, axis=-1)
     assert jnp.array_equal(to_rgb(grey), colours)
-    distance = DISTANCES["lpips_alexnet"]()
+    distance = made("lpips_alexnet")
     assert jnp.array_equal(apply(distance, grey, -grey), apply(distance, colours, -colours))
 
 
 def test_a_network_says_what_it_is():
-    networks = {name: make() for name, make in FEATURES.items() if name != "vgg16"}
+    networks = {name: made(name) for name in FEATURES}
     for name, network in networks.items():
         assert network.name.split("@")[0].endswith(network.hash[:8]), "random weights must not pass for published ones"
         assert frechet_name(network) == f"FD-{network.name}"
@@ -143,7 +149,7 @@ def test_bad_input_is_refused():
         Vgg16Features.from_arrays({}, resolution=8)
     with pytest.raises(ValueError, match="resolution of EfficientNet-Lite0 must be 1 or more, got 0"):
         EfficientNetLite0.from_arrays({}, resolution=0)
-    alexnet = DISTANCES["lpips_alexnet"]()
+    alexnet = made("lpips_alexnet")
     small, enough, two = (jnp.zeros(shape) for shape in [(1, 30, 64, 3), (1, 31, 31, 1), (2, 31, 31, 1)])
     with pytest.raises(ValueError, match="AlexNet needs images of 31 pixels a side or more, got 30 by 64"):
         jax.eval_shape(alexnet, small, small)
