@@ -23,7 +23,7 @@ from asyncpatch.metrics.archive import DamagedFileError, read_archive, write_arc
 from asyncpatch.metrics.base import AbstractFeatureNetwork
 
 KIND = "image classifier of asyncpatch, version 1"
-FIRST_CHANNELS = 32
+FIRST_CHANNELS = 16
 LAST_SIDE = 4
 """Images are halved until no side is longer than this."""
 HIDDEN = 128
