@@ -27,7 +27,7 @@ def environment(session: nox.Session) -> None:
         session.install("--require-hashes", "-r", "requirements.lock")
         session.install("--no-deps", "--no-build-isolation", "-e", ".")
     else:
-        session.install("-e", ".[dev,metrics,notebooks]")
+        session.install("-e", ".[dev,metrics,data,notebooks]")
     programs.append(Path(session.bin))
 
 
