@@ -27,7 +27,7 @@ def write_archive(path: Path, kind: str, description: Mapping[str, Any], arrays:
     replacement = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         with replacement.open("xb") as file:
-            np.savez(file, **{DESCRIPTION: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+            np.savez(file, allow_pickle=False, **{DESCRIPTION: np.frombuffer(text.encode(), np.uint8)}, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(replacement, path)

@@ -55,9 +55,10 @@ def _checked(
     restored: AnyImage, original: AnyImage, known: Known | np.ndarray
 ) -> tuple[Float64[np.ndarray, "height width channel"], Float64[np.ndarray, "height width channel"], np.ndarray]:
     """Both images on the scale [0, 1], and True where a pixel was hidden."""
-    check_image(original, original.shape)
-    check_image(restored, original.shape)
-    hidden = ~np.asarray(check_known(known, *original.shape[:2]))
+    height, width, channels = original.shape
+    check_image(original, (height, width, channels))
+    check_image(restored, (height, width, channels))
+    hidden = ~np.asarray(check_known(known, height, width))
     if not hidden.any():
         raise ValueError("every pixel is known, so there is nothing to score; known is True where a token is observed")
     restored, original = ((np.asarray(image, np.float64) + 1) / 2 for image in (restored, original))
