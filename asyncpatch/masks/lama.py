@@ -54,15 +54,12 @@ class Wide(AbstractMaskLaw):
     def __call__(self, key: PRNGKeyArray, height: int, width: int) -> Bool[Array, "{height} {width}"]:
         _check_side(height, width)
 
-        def strokes(draw_key: PRNGKeyArray) -> Bool[Array, "height width"]:
-            return paint(draw_strokes(draw_key, WIDE, *frame_size(height, width)), height, width)
-
-        def boxes(draw_key: PRNGKeyArray) -> Bool[Array, "height width"]:
-            return _boxes(draw_key, height, width)
-
         def draw(draw_key: PRNGKeyArray) -> Bool[Array, "height width"]:
-            kind_key, shape_key = jr.split(draw_key)
-            return jax.lax.cond(jr.bernoulli(kind_key, BOX_ODDS / (1 + BOX_ODDS)), boxes, strokes, shape_key)
+            kind_key, box_key, stroke_key = jr.split(draw_key, 3)
+            is_boxes = jr.bernoulli(kind_key, BOX_ODDS / (1 + BOX_ODDS))
+            strokes = draw_strokes(stroke_key, WIDE, *frame_size(height, width))
+            painted = paint(strokes._replace(drawn=strokes.drawn & ~is_boxes), height, width)
+            return painted | (_boxes(box_key, height, width) & is_boxes)
 
         return ~at_most_half(key, draw, height, width)
 

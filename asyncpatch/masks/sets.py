@@ -33,9 +33,9 @@ PUBLISHED: dict[tuple[AbstractMaskLaw, int], str] = {
     (Thin(), 32): "a44acbaf594e0412a77e5e64f03f024f688f98f9f76334d03532c4a9d7a26f23",
     (Thin(), 64): "bd346900b7ac65ca4eaa8de5fb6bddd3880e2ee90dc7038e22520c4d872f21a0",
     (Thin(), 256): "94952392c69b159cb49afacfdce9d4a7378189d0a1460fb8abe800a25f6f01eb",
-    (Wide(), 32): "64ee18802331d690b65f6ce65ea469c987446ef9eccd2f97378ec97075db7985",
-    (Wide(), 64): "bb6f51c0f37dca09deb1094c132c19cfcacdad2b35138530e9f193508c012fc8",
-    (Wide(), 256): "1cbc51f682294f8f2512797fd2cbc535e3324c6a8a75528269e5099eaa8a3b1e",
+    (Wide(), 32): "def9dfa296d2352651b248a851092a8410bbe8b70e1fe7f286bf8b38f708e45a",
+    (Wide(), 64): "38a883998fa20af63377d989217ae7ff63916870421f9a1147d5347c056d0a58",
+    (Wide(), 256): "fc1b2122d7a7c11aae08861314e23062dacd12f6104effb1e66aed2f2fa60146",
 }
 """`mask_hash` of the standard sets, by law and by the side of a square grid."""
 
