@@ -14,6 +14,7 @@ from asyncpatch.process import (
     AbstractDenoiser,
     FiniteDenoiser,
     GaussianDenoiser,
+    OnSchedule,
     Prediction,
     corrupt,
     per_channel,
@@ -51,7 +52,15 @@ def finite_denoiser(schedule):
     return FiniteDenoiser(jnp.asarray(POINTS, "float32"), schedule)
 
 
-DENOISERS = {"Gaussian": gaussian_denoiser, "finite data set": finite_denoiser}
+def rescheduled_denoiser(schedule):
+    return OnSchedule(gaussian_denoiser(RectifiedFlow()), RectifiedFlow(), schedule)
+
+
+DENOISERS = {
+    "Gaussian": gaussian_denoiser,
+    "finite data set": finite_denoiser,
+    "on another schedule": rescheduled_denoiser,
+}
 
 
 def _scales(schedule, t) -> tuple[np.ndarray, np.ndarray]:
@@ -276,6 +285,58 @@ def test_score_is_the_gradient_of_the_log_density(name):
 
     score = finite_denoiser(schedule)(z, t, NO_LABEL).score(schedule, t)
     np.testing.assert_allclose(score, jax.grad(log_density)(z), rtol=1e-3, atol=1e-3)
+
+
+# --- on another schedule ---
+
+
+@pytest.mark.parametrize(
+    ("trained", "used"),
+    [
+        (RectifiedFlow(), LogLinear()),
+        (RectifiedFlow(), Truncated(RectifiedFlow(), 13.0, -10.0)),
+        (RectifiedFlow(), Cosine()),
+        (Cosine(), RectifiedFlow()),
+        (LogLinear(12.0, -12.0), Truncated(RectifiedFlow(), 8.0, -8.0)),
+        (Truncated(RectifiedFlow(), 13.0, -10.0), LogLinear(9.0, -9.0)),
+    ],
+    ids=repr,
+)
+def test_an_exact_denoiser_is_exact_on_any_other_schedule(trained, used):
+    t, noise = jr.uniform(jr.key(0), SHAPE[:2]).at[0, :2].set(jnp.array([0.0, 1.0])), jr.normal(jr.key(1), SHAPE)
+    z = corrupt(used, jnp.asarray(POINTS[0], "float32"), t, noise)
+    found = OnSchedule(gaussian_denoiser(trained), trained, used)(z, t, NO_LABEL)
+    expected = gaussian_denoiser(used)(z, t, NO_LABEL)
+    np.testing.assert_allclose(found.data, expected.data, atol=2e-3)
+    np.testing.assert_allclose(found.noise, expected.noise, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        lambda z, t: gaussian_denoiser(RectifiedFlow())(z, t, NO_LABEL),
+        lambda z, t: gaussian_denoiser(RectifiedFlow())(z, RectifiedFlow().time(LogLinear().log_snr(t)), NO_LABEL),
+    ],
+    ids=["same time", "same log-SNR, another scale"],
+)
+def test_a_denoiser_taken_to_another_schedule_as_it_is_would_be_wrong(twin):
+    t = jnp.full(SHAPE[:2], 0.4)
+    z = _noisy(LogLinear(), t)
+    assert np.abs(twin(z, t).data - gaussian_denoiser(LogLinear())(z, t, NO_LABEL).data).max() > 0.05
+
+
+def test_a_denoiser_on_another_schedule_knows_the_same_labels():
+    class Labelled(AbstractDenoiser):
+        num_classes = 7
+
+        def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+            return Prediction(z, z + label.astype(z.dtype))
+
+    denoiser = OnSchedule(Labelled(), RectifiedFlow(), LogLinear())
+    assert denoiser.num_classes == 7
+    assert rescheduled_denoiser(LogLinear()).num_classes is None
+    z, t = jnp.zeros(SHAPE), jnp.full(SHAPE[:2], 0.5)
+    assert (denoiser(z, t, jnp.asarray(3)).noise == 3).all()
 
 
 # --- bad input ---
