@@ -39,6 +39,13 @@ def counts_row(what: str, counts: np.ndarray, expected: np.ndarray) -> Row:
     return Row(what, measured, freedom, reach, f"chi-square of {int(counts[kept].sum())} draws, {_rate()}")
 
 
+def pool_rare(counts: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tables of one row from arrays of any shape; the possible but rare categories are taken together, as the last."""
+    rare = (expected > 0) & (expected < 2 * FEWEST)
+    pooled, pooled_expected = (np.append(v[~rare], v[rare].sum())[None] for v in (counts, expected))
+    return pooled, pooled_expected
+
+
 def slope(sizes: list[int], errors: list[float]) -> float:
     """The exponent of the power law that fits errors best; NaN unless all are positive."""
     if min(errors) <= 0:

@@ -65,22 +65,26 @@ def _mean_error(curve: Curve, levels: int, walkers: int) -> float:
     steps = np.linspace(1, last, min(last, LOOKED_AT)).round().astype(int)
     times = jnp.asarray(steps / levels, jnp.float32)
 
-    log_rates = jnp.asarray(np.log(np.random.default_rng(levels).exponential(size=(walkers, TOKENS))), jnp.float32)
-    keys = jr.split(jr.fold_in(jr.key(6), levels), walkers)
-
-    @jax.jit
-    def draw(keys, log_rates):
-        return jax.lax.map(lambda one: random_walk(*one, levels), (keys, log_rates), batch_size=16)
+    log_rates, walks = _walks(levels, walkers)
 
     @jax.jit
     def limits(log_rates):
         return jax.lax.map(lambda rates: jax.vmap(curve, (None, 0))(rates, times), log_rates)
 
     errors = []
-    for walk, limit in zip(np.asarray(draw(keys, log_rates)), np.asarray(limits(log_rates)), strict=True):
+    for walk, limit in zip(walks, np.asarray(limits(log_rates)), strict=True):
         climbed = np.cumsum(walk[:, None] == np.arange(TOKENS), axis=0)[steps - 1]
         errors.append(np.abs(climbed / levels - limit).max())
     return float(np.mean(errors))
+
+
+@functools.cache
+def _walks(levels: int, walkers: int) -> tuple[np.ndarray, np.ndarray]:
+    """The logarithms of every walker's rates, and which token it lifts at every step."""
+    log_rates = np.log(np.random.default_rng(levels).exponential(size=(walkers, TOKENS))).astype(np.float32)
+    keys = jr.split(jr.fold_in(jr.key(6), levels), walkers)
+    draw = jax.jit(lambda both: jax.lax.map(lambda one: random_walk(*one, levels), both, batch_size=16))
+    return log_rates, np.asarray(draw((keys, jnp.asarray(log_rates))))
 
 
 def picture(path: Path) -> None:

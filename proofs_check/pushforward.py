@@ -6,6 +6,7 @@ Masses come from quadrature in the logarithms of the clocks for 2 and 3 tokens a
 the density itself is compared, bin by bin on two tokens, with points of curves and with fine walks at a random step.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 
 from asyncpatch.elbo import log_density, random_walk, trajectory
 from asyncpatch.paths import time_of_clock
-from proofs_check.evidence import counts_row, mean_row
+from proofs_check.evidence import counts_row, mean_row, pool_rare
 from proofs_check.quadrature import LEAST, MOST, integrate
 from proofs_check.statement import Row, Size
 
@@ -63,8 +64,10 @@ def check(size: Size, subject: Density) -> list[Row]:
         rows = [row for tokens, spread, step in masses for row in _mass_rows(subject, tokens, spread, step)]
         rows += [_sampled_mass_row(subject, tokens, draws) for tokens, draws in many]
         shares = _bin_shares(subject)
-    rows.append(counts_row("points of curves, 2 tokens", *_compare(_curve_points(curves), shares)))
-    rows.append(counts_row(f"walks on {levels} levels, 2 tokens", *_compare(_walk_points(walks, levels), shares)))
+    rows.append(counts_row("points of curves, 2 tokens", *pool_rare(*_compare(_curve_points(curves), shares))))
+    rows.append(
+        counts_row(f"walks on {levels} levels, 2 tokens", *pool_rare(*_compare(_walk_points(walks, levels), shares)))
+    )
     return rows
 
 
@@ -124,6 +127,7 @@ def _bin_shares(subject: Density) -> np.ndarray:
     return members @ mass @ members.T / 2
 
 
+@functools.cache
 def _curve_points(draws: int) -> np.ndarray:
     """A random point of the curve of a random environment."""
     draw = np.random.default_rng(9)
@@ -132,6 +136,7 @@ def _curve_points(draws: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(trajectory))(log_rates, s))
 
 
+@functools.cache
 def _walk_points(walks: int, levels: int) -> np.ndarray:
     """The place of a walk after a random step; each walk has its own environment."""
 
@@ -147,9 +152,9 @@ def _walk_points(walks: int, levels: int) -> np.ndarray:
 
 
 def _compare(points: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of all bins of points, and their expectation, as tables of one row."""
+    """Counts of all bins of points, and their expectation."""
     counts = np.histogram2d(points[:, 0], points[:, 1], [EDGES, EDGES])[0]
-    return counts.reshape(1, -1), shares.reshape(1, -1) / shares.sum() * len(points)
+    return counts, shares / shares.sum() * len(points)
 
 
 def picture(path: Path) -> None:
@@ -159,7 +164,7 @@ def picture(path: Path) -> None:
     points = _walk_points(20_000, 1_000)
     counts, _ = _compare(points, shares)
     area = np.outer(np.diff(EDGES), np.diff(EDGES))
-    measured, exact = counts.reshape(shares.shape) / len(points) / area, shares / area
+    measured, exact = counts / len(points) / area, shares / area
     figure = Figure(figsize=(13, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     top = np.log10(np.concatenate([measured[measured > 0], exact.ravel()]))

@@ -9,6 +9,7 @@ wrong twin passes.
 import dataclasses
 import html
 import importlib
+import os
 import pkgutil
 import sys
 import time
@@ -21,6 +22,9 @@ from rich.table import Table
 
 import proofs_check
 from proofs_check.statement import Row, Size
+
+# Before a statement loads its libraries: small solves take a hundred times longer when OpenBLAS threads contend.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }

@@ -6,6 +6,7 @@ so that they are a function of the time field alone. The truth is the left side,
 that fine walks lift next at a given step.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -26,6 +27,7 @@ TOKENS = 5
 NEAREST = 1e-6
 """Of the ends, as a share of `d`."""
 
+RATES = (0.2, 0.7, 1.0, 1.8, 3.0)
 SHARES = (0.2, 0.5, 0.8)
 """Where fine walks are looked at, as shares of `d`."""
 
@@ -76,16 +78,26 @@ def _identity_rows(subject: Probabilities, environments: int) -> list[Row]:
 
 def _walk_rows(subject: Probabilities, levels: int, walks: int) -> list[Row]:
     """The token that walks on fine levels lift at some steps. What levels leave to the limit is O(1 / levels)."""
-    log_rates = jnp.log(jnp.array([0.2, 0.7, 1.0, 1.8, 3.0]))
-    steps = np.array([round(share * levels * TOKENS) for share in SHARES])
-    draw = jax.jit(
-        lambda keys: jax.lax.map(lambda key: random_walk(key, log_rates, levels)[steps], keys, batch_size=500)
-    )
-    lifted = np.asarray(draw(jr.split(jr.key(8), walks)))
+    log_rates = jnp.log(jnp.array(RATES))
+    steps = _steps(levels)
     log_tau = jax.vmap(log_auxiliary_clock, (None, 0))(log_rates, jnp.asarray(steps / levels, jnp.float32))
     chances = np.asarray(jnp.exp(jax.vmap(subject)(jnp.exp(log_rates[None] + log_tau[:, None]))), np.float64)
     rows = []
-    for share, tokens, expected in zip(SHARES, lifted.T, chances, strict=True):
+    for share, tokens, expected in zip(SHARES, _lifted(levels, walks).T, chances, strict=True):
         counts = np.bincount(tokens, minlength=TOKENS)[None].astype(float)
         rows.append(counts_row(f"next climbs at s = {share:g} d on {levels} levels", counts, walks * expected[None]))
     return rows
+
+
+def _steps(levels: int) -> np.ndarray:
+    return np.array([round(share * levels * TOKENS) for share in SHARES])
+
+
+@functools.cache
+def _lifted(levels: int, walks: int) -> np.ndarray:
+    """Which token every walk lifts at each of the steps."""
+    log_rates, steps = jnp.log(jnp.array(RATES)), _steps(levels)
+    draw = jax.jit(
+        lambda keys: jax.lax.map(lambda key: random_walk(key, log_rates, levels)[steps], keys, batch_size=500)
+    )
+    return np.asarray(draw(jr.split(jr.key(8), walks)))

@@ -6,6 +6,7 @@ Every walk ends at all-`n` after `n d` steps. The truth is the definition: its t
 of the grid, the probability of every whole walk on a small grid, and a walk that is taken step by step.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from asyncpatch.elbo import random_walk
-from proofs_check.evidence import FEWEST, counts_row
+from proofs_check.evidence import counts_row, pool_rare
 from proofs_check.statement import Row, Size
 
 CLAIM = "Sorted exponential alarms are the random walk: it climbs by the stated probabilities and ends at the top"
@@ -60,11 +61,12 @@ def check(size: Size, subject: Walk) -> list[Row]:
     return [
         complete,
         counts_row(f"transitions, {levels} levels", *_transitions(drawn, levels)),
-        counts_row(f"whole walks, {short} levels", *_rare_together(sorted_, expected)),
-        counts_row(f"whole walks, taken step by step, {short} levels", *_rare_together(literal, expected)),
+        counts_row(f"whole walks, {short} levels", *pool_rare(sorted_, expected)),
+        counts_row(f"whole walks, taken step by step, {short} levels", *pool_rare(literal, expected)),
     ]
 
 
+@functools.cache
 def _draw(walk: Walk, walks: int, levels: int, seed: int) -> np.ndarray:
     keys, rates = jr.split(jr.key(seed), walks), jnp.array(LOG_RATES)
     draw = jax.jit(lambda keys: jax.lax.map(lambda key: walk(key, rates, levels), keys, batch_size=min(walks, 10_000)))
@@ -103,11 +105,3 @@ def _tally(drawn: np.ndarray) -> np.ndarray:
     """How often every sequence of climbs occurred."""
     steps = drawn.shape[1]
     return np.bincount(drawn @ len(LOG_RATES) ** np.arange(steps), minlength=len(LOG_RATES) ** steps).astype(float)
-
-
-def _rare_together(counts: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A table of one row, in which the possible but rare categories are one, the last."""
-    rare = (expected > 0) & (expected < 2 * FEWEST)
-    tables = (np.append(values[~rare], values[rare].sum()) for values in (counts, expected))
-    counts, expected = (table[None] for table in tables)
-    return counts, expected
