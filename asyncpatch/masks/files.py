@@ -41,7 +41,7 @@ def read_known(path: Path, polarity: Polarity, height: int, width: int) -> Known
     """
     with Pillow.open(path) as file:
         stated = file.info.get(POLARITY_CHUNK, polarity.value)
-        see_through = file.has_transparency_data and file.convert("RGBA").getextrema()[3] != (WHITE, WHITE)
+        see_through = file.has_transparency_data and file.convert("RGBA").getchannel("A").getextrema() != (WHITE, WHITE)
         values = np.asarray(file.convert("L"))
     if stated != polarity.value:
         raise ValueError(
