@@ -73,13 +73,17 @@ def before_and_after(
     made: Float[np.ndarray, "batch height width channel"],
 ) -> Pixels:
     """Three rows: the original, what the sampler was given of it, and what it made."""
-    return tile(
-        [
-            [colour(image) for image in given],
-            [colour_known(image, known) for image in given],
-            [colour(image) for image in made],
-        ]
-    )
+    return each_before_and_after(given, np.broadcast_to(known, given.shape[:3]), made)
+
+
+def each_before_and_after(
+    given: Float[np.ndarray, "batch height width channel"],
+    known: Bool[np.ndarray, "batch height width"],
+    made: Float[np.ndarray, "batch height width channel"],
+) -> Pixels:
+    """The same three rows, with a known region for each image."""
+    shown = [colour_known(image, region) for image, region in zip(given, known, strict=True)]
+    return tile([[colour(image) for image in given], shown, [colour(image) for image in made]])
 
 
 def strip(

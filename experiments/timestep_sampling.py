@@ -1,0 +1,191 @@
+"""Which law of training times keeps generation intact and gives inpainting? The paper's Table 1, and in miniature.
+
+    python -m experiments.timestep_sampling runs/timestep_sampling                  # the next row that is missing
+    python -m experiments.timestep_sampling runs/timestep_sampling --count 100      # all of them, one after another
+    python -m experiments.timestep_sampling runs/table1 --preset paper --data.folder ARRAY_RECORDS
+
+One row is one law and one seed: the same small network, trained for the same steps on the same batches of Fashion-MNIST
+at 32x32, then evaluated at generation and at inpainting under the four mask families. A killed run goes on where it
+stopped, and rows that are done are not done again. RePaint on the synchronous network is the baseline of inpainting.
+
+`--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a million steps, by the same code.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from asyncpatch.data import AbstractSource, ArrayRecords, IdxFiles
+from asyncpatch.masks import Extrema, Square, Thin, Wide
+from asyncpatch.paths import Environment as EnvironmentLaw
+from asyncpatch.timesteps import (
+    AbstractTimestepSampler,
+    AsyncPatch,
+    Environment,
+    Independent,
+    MeanBeta,
+    PatchForcing,
+    Patchwise,
+    Perlin,
+    Synchronous,
+)
+from asyncpatch.train import OptimizerConfig, RunConfig
+from experiments.evaluate import Generation, Inpainting, RePaint, Steps, evaluate, read_rows
+from experiments.fashion import DEBIAN_FOLDER
+from experiments.report import write_report
+from experiments.setup import Experiment
+from experiments.train import configure, run
+
+SEEDS = (0, 1, 2)
+"""Of the laws that the claims are about; the others have the first alone."""
+
+CLAIMED = ("synchronous", "independent", "patchwise", "perlin", "async-patch", "environment")
+"""The paper's laws, and the candidate that is ours."""
+
+MASKS = {"square": Square(), "extrema": Extrema(), "thin": Thin(), "wide": Wide()}
+"""The four mask families."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large a table is."""
+
+    preset: str
+    side: int
+    steps: int
+    batch_size: int
+    ema_decay: float
+    optimizer: OptimizerConfig
+    generated: int
+    completed: int
+    how: Steps
+    repaint: Steps
+
+
+SCALES = {
+    "miniature": Scale(
+        preset="miniature",
+        side=32,
+        steps=1500,
+        batch_size=64,
+        ema_decay=0.998,
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
+        generated=1000,
+        completed=256,
+        how=Steps(steps=40),
+        repaint=Steps(steps=30),
+    ),
+    "paper": Scale(
+        preset="60m",
+        side=64,
+        steps=1_000_000,
+        batch_size=512,
+        ema_decay=0.999,
+        optimizer=OptimizerConfig(),
+        generated=50_000,
+        completed=10_000,
+        how=Steps(steps=250),
+        repaint=Steps(steps=250),
+    ),
+}
+"""The table on a laptop, and the paper's."""
+
+
+def laws(side: int) -> dict[str, AbstractTimestepSampler]:
+    """The laws of the table, for square images of a power of two."""
+    patches = tuple(2**power for power in range(side.bit_length()))
+    return {
+        "synchronous": Synchronous(),
+        "independent": Independent(),
+        "patchwise": Patchwise(patches),
+        "perlin": Perlin(),
+        "async-patch": AsyncPatch(patches),
+        "environment": Environment(EnvironmentLaw(patches, spread=(0.0, 3.0))),
+        "mean-beta": MeanBeta(),
+        "patch-forcing": PatchForcing(patches),
+    }
+
+
+def jobs(side: int) -> list[tuple[str, int]]:
+    """Law and seed of every row, the first seed of all claimed laws first."""
+    claimed = [(name, seed) for seed in SEEDS for name in CLAIMED]
+    return claimed + [(name, SEEDS[0]) for name in laws(side) if name not in CLAIMED]
+
+
+def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSampler, seed: int) -> Experiment:
+    """The config of one row's training: equal for all laws but for the law."""
+    return configure(
+        source,
+        scale.preset,
+        law,
+        pad_to=scale.side,
+        optimizer=scale.optimizer,
+        batch_size=scale.batch_size,
+        ema_decay=scale.ema_decay,
+        seed=seed,
+    )
+
+
+def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed: int) -> None:
+    """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
+    begun = time.monotonic()
+    trained = folder / f"{name}-{seed}"
+    experiment = configuration(scale, source, laws(scale.side)[name], seed)
+    every = max(1, scale.steps // 3)
+    run(
+        trained,
+        experiment,
+        RunConfig(steps=scale.steps, log_every=20, sample_every=scale.steps, checkpoint_every=every),
+    )
+    rows = folder / "rows.jsonl"
+    evaluate(trained, rows, Generation(scale.generated), dataclasses.replace(scale.how, seed=seed))
+    for masks in MASKS.values():
+        task = Inpainting(masks, scale.completed)
+        evaluate(trained, rows, task, dataclasses.replace(scale.how, seed=seed))
+        if name == "synchronous":
+            baseline = dataclasses.replace(task, method=RePaint())
+            evaluate(trained, rows, baseline, dataclasses.replace(scale.repaint, seed=seed))
+    (trained / "done").write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
+
+
+def main(
+    folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    /,
+    preset: Literal["miniature", "paper"] = "miniature",
+    data: IdxFiles | ArrayRecords = IdxFiles(
+        str(DEBIAN_FOLDER / "train-images-idx3-ubyte.gz"), str(DEBIAN_FOLDER / "train-labels-idx1-ubyte.gz")
+    ),
+    count: int = 1,
+    law: str | None = None,
+    seed: int | None = None,
+) -> None:
+    """Fill the next missing rows of the table in FOLDER, and write its report.
+
+    Args:
+        folder: where runs, rows and the report go.
+        preset: how large the table is.
+        data: what to train on.
+        count: how many rows to fill.
+        law: fill rows of this law only.
+        seed: fill rows of this seed only.
+    """
+    scale = SCALES[preset]
+    if law is not None and law not in laws(scale.side):
+        raise ValueError(f"no law is called {law!r}; choose one of {', '.join(laws(scale.side))}")
+    wanted = [
+        (name, number)
+        for name, number in jobs(scale.side)
+        if law in (None, name) and seed in (None, number) and not (folder / f"{name}-{number}" / "done").is_file()
+    ]
+    for position, (name, number) in enumerate(wanted[:count], start=1):
+        print(f"row {position} of {min(count, len(wanted))}: {name}, seed {number}", flush=True)
+        fill_row(folder, scale, data, name, number)
+    page = write_report(read_rows(folder / "rows.jsonl"), folder / "report", f"Laws of training times, {preset}")
+    print(f"{max(0, len(wanted) - count)} rows are missing. Open {page.resolve()}", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
