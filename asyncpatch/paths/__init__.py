@@ -12,6 +12,9 @@ from asyncpatch.paths.groups import check_groups as check_groups
 from asyncpatch.paths.groups import random_order as random_order
 from asyncpatch.paths.groups import raster as raster
 from asyncpatch.paths.groups import spiral as spiral
+from asyncpatch.paths.learned import Learned as Learned
+from asyncpatch.paths.learned import WarpedPath as WarpedPath
+from asyncpatch.paths.learned import start_learning as start_learning
 from asyncpatch.paths.patches import check_patch_fits as check_patch_fits
 from asyncpatch.paths.patches import check_patch_sizes as check_patch_sizes
 from asyncpatch.paths.patches import draw_patch_size as draw_patch_size

@@ -1,0 +1,185 @@
+"""The experiments on the bound, run small, and the statements that their numbers rest on."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from asyncpatch.data import Digits
+from asyncpatch.elbo import Continuous, EightBit
+from asyncpatch.noise_schedule import Cosine, LogLinear, Truncated
+from asyncpatch.paths import Environment, EnvironmentPath, Learned, Synchronous, Window, raster, start_learning
+from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser, OnSchedule, Prediction
+from asyncpatch.timesteps import AsyncPatch
+from asyncpatch.train import RunConfig, init_state, make_mesh, to_json
+from asyncpatch.train.checkpoint import Checkpoints
+from experiments.bounds import Effort, Model, take
+from experiments.consistency import consistency_gap
+from experiments.learn_path import FitConfig, fit
+from experiments.likelihood import choose_laws, compare, likelihood, path_laws
+from experiments.rescheduled import Rescheduled
+from experiments.setup import open_batches
+from experiments.tightest_bound import gap, learn, sweep
+from experiments.train import configure
+
+SIDE, IMAGES = 4, 3
+LITTLE = Effort(points=4, draws=2)
+SCHEDULE = LogLinear(8.0, -8.0)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A run that has saved its first weights and nothing else, of a network as small as can be."""
+    folder = tmp_path_factory.mktemp("run")
+    experiment = configure(Digits(), "digits", AsyncPatch((1, 2)), batch_size=8)
+    network = dataclasses.replace(experiment.network, base=8, head=8)
+    experiment = dataclasses.replace(experiment, network=network)
+    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
+    with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
+        checkpoints.save(state, to_json(experiment), None)
+    return folder
+
+
+def test_likelihood_leaves_numbers_config_table_and_picture(untrained, tmp_path):
+    rows = likelihood(untrained, tmp_path, laws=("synchronous", "window", "spiral"), images=4, effort=LITTLE)
+    assert [row.law for row in rows] == ["synchronous", "window", "spiral"]
+    assert rows[0].difference == rows[0].difference_error == 0
+    assert all(np.isfinite(dataclasses.astuple(row)[1:]).all() for row in rows)
+    for row in rows:
+        assert row.bits == pytest.approx(row.diffusion + row.reconstruction + row.prior, rel=1e-5)
+    record = json.loads((tmp_path / "likelihood.json").read_text())
+    assert record["calls"] == 3 * 4 * 8
+    assert {"commit", "machine", "command", "arguments"} <= record.keys()
+    assert record["arguments"]["effort"]["seed"] == 0
+    assert json.loads((tmp_path / "config.json").read_text())["network"]["base"] == 8
+    assert (tmp_path / "table.md").read_text().count("\n") == 5
+    assert (tmp_path / "likelihood.png").exists()
+
+
+def test_the_three_questions_leave_their_answers(monkeypatch, tmp_path):
+    """The exact denoiser of a few digits stands in for a checkpoint: no network to compile."""
+    experiment = configure(Digits(), "digits", AsyncPatch((1, 2)), batch_size=8)
+
+    def open_finite(run, ends, images):
+        pixels, labels = take(open_batches(experiment, 0)[1], images)
+        schedule = LogLinear(ends.max_log_snr, ends.min_log_snr)
+        return experiment, Model(FiniteDenoiser(pixels, schedule), schedule, EightBit(), pixels, labels)
+
+    monkeypatch.setattr("experiments.tightest_bound.open_model", open_finite)
+    sweep(tmp_path, tmp_path, spreads=(1.0, float("inf")), patches=(2,), images=4, effort=LITTLE)
+    gap(tmp_path, tmp_path, paths=3, images=4, effort=LITTLE)
+    fitting = FitConfig(steps=2, images_a_step=2, points=2)
+    learn(tmp_path, tmp_path, training_images=8, images=4, fitting=fitting, effort=LITTLE)
+    for name in ("sweep", "gap", "learn"):
+        assert "commit" in json.loads((tmp_path / f"{name}.json").read_text())
+        assert (tmp_path / f"{name}.png").exists()
+
+
+def test_unknown_laws_are_refused_by_name():
+    available = path_laws(8, 8, 2, (1, 2))
+    with pytest.raises(ValueError, match=r"laws are called synchronous, .* got \['diagonal'\]"):
+        choose_laws(("synchronous", "diagonal"), available)
+    with pytest.raises(ValueError, match="got none"):
+        choose_laws((), available)
+
+
+def test_images_are_taken_once_each():
+    _, held_out = open_batches(configure(Digits(), "digits", AsyncPatch((1,))), 0)
+    images, labels = take(held_out, 180)
+    assert len(labels) == 180
+    assert len(np.unique(np.asarray(images).reshape(180, -1), axis=0)) == 180
+    with pytest.raises(ValueError, match="at least two"):
+        take(held_out, 1)
+
+
+class OneTime(AbstractDenoiser):
+    """Wrong twin: right where all tokens share their time, and told the mean time elsewhere."""
+
+    exact: GaussianDenoiser
+
+    num_classes = None
+
+    def __call__(self, z, t, label):
+        data = self.exact(z, jnp.full_like(t, jnp.mean(t)), label).data
+        return Prediction.from_data(self.exact.schedule, z, t, data)
+
+
+def gaussian_model(wrong: bool) -> Model:
+    """Images that are no draws of the Gaussian: the bound is the same on all paths for each of them."""
+    place = jnp.arange(SIDE * SIDE, dtype=jnp.float32)
+    covariance = jnp.exp(-jnp.abs(place[:, None] - place[None, :]) / 3)
+    exact = GaussianDenoiser(jnp.zeros((SIDE, SIDE, 1)), covariance, SCHEDULE)
+    images = jr.uniform(jr.key(1), (IMAGES, SIDE, SIDE, 1), minval=-1.0)
+    return Model(OneTime(exact) if wrong else exact, SCHEDULE, Continuous(), images, jnp.zeros(IMAGES, jnp.int32))
+
+
+def test_gap_is_zero_for_an_exact_denoiser_and_not_for_another():
+    """The false-alarm rate of 4 standard errors is about 1e-3 with so few paths; the seed is fixed."""
+    effort = Effort(points=32, draws=4)
+    exact, wrong = (consistency_gap(gaussian_model(w), "", Window((1,)), 8, effort) for w in (False, True))
+    assert abs(exact.variance) < 4 * exact.error
+    assert abs(exact.shared) < 4 * exact.shared_error
+    assert wrong.variance > max(2 * wrong.error, 50 * exact.error)
+
+
+def test_gap_needs_three_paths():
+    with pytest.raises(ValueError, match="at least three paths, got 2"):
+        consistency_gap(gaussian_model(False), "", Window((1,)), 2, LITTLE)
+
+
+def test_a_rescheduled_law_has_the_bound_that_it_has_under_its_own_schedule():
+    """A denoiser whose bound depends on the path tells schedules apart; 4 standard errors, false-alarm rate 1e-4."""
+    model, own, law = gaussian_model(wrong=True), Truncated(Cosine(), 8.0, -8.0), Environment((1,))
+    on_own = dataclasses.replace(model, schedule=own, denoiser=OnSchedule(model.denoiser, SCHEDULE, own))
+    effort = Effort(points=32, draws=32)
+    expected = on_own.bound(law, effort)
+    for candidate, agrees in ((Rescheduled(law, own, SCHEDULE), True), (law, False)):
+        found = model.bound(candidate, effort)
+        error = np.sqrt(np.sum(found.draw_error**2 + expected.draw_error**2))
+        assert (abs(np.sum(found.nats - expected.nats)) < 4 * error) == agrees
+
+
+def test_the_diagonal_is_the_diagonal_under_every_schedule():
+    path = Rescheduled(Synchronous(), Truncated(Cosine(), 8.0, -8.0), SCHEDULE).sample(jr.key(0), SIDE, SIDE)
+    r = jnp.linspace(0, 1, 33)
+    times = np.asarray(jax.vmap(path)(r))
+    np.testing.assert_allclose(times, np.broadcast_to(np.asarray(r)[:, None, None], times.shape), atol=2e-6)
+    assert np.all(times[0] == 0)
+    assert np.all(times[-1] == 1)
+
+
+def test_before_learning_the_law_is_its_environment():
+    law = start_learning(raster(SIDE, SIDE, 2), spread=0.7, pieces=5)
+    path = law.sample(jr.key(0), SIDE, SIDE)
+    plain = EnvironmentPath(path.base.log_rates)
+    for r in (0.0, 0.3, 1.0):
+        np.testing.assert_allclose(path(jnp.float32(r)), plain(jnp.float32(r)), atol=1e-6)
+    assert float(jnp.exp(law.log_spread)) == pytest.approx(0.7)
+
+
+def test_learning_turns_a_law_towards_the_tighter_bound():
+    """The wrong denoiser is right on the diagonal alone, so spread is to fall and the bound with it."""
+    model = gaussian_model(wrong=True)
+    start = start_learning(raster(SIDE, SIDE, 2), spread=1.0, pieces=4)
+    learned, history = fit(model, start, FitConfig(steps=60, images_a_step=IMAGES, points=8, learning_rate=0.05))
+    assert float(learned.log_spread) < -0.5
+    assert [spread for _, spread in history] == sorted((spread for _, spread in history), reverse=True)
+    bounds = compare(model, {"start": start, "learned": learned}, Effort(points=16, draws=32))
+    gain = np.sum(bounds["start"].nats - bounds["learned"].nats)
+    assert gain > 5 * np.sqrt(sum(np.sum(bound.draw_error**2) for bound in bounds.values()))
+
+
+def test_bad_learned_laws_are_refused():
+    groups = raster(SIDE, SIDE, 2)
+    with pytest.raises(ValueError, match="spread must be positive to be learned, got 0"):
+        start_learning(groups, spread=0.0)
+    with pytest.raises(ValueError, match="at least one piece, got 0"):
+        start_learning(groups, spread=1.0, pieces=0)
+    with pytest.raises(ValueError, match="the groups name 4 warps, but 3 are given"):
+        Learned(jnp.zeros(()), jnp.zeros((3, 2)), groups)
+    with pytest.raises(ValueError, match="grid of 4x4 tokens, but the path is asked for 8x8"):
+        start_learning(groups, spread=1.0).sample(jr.key(0), 8, 8)
