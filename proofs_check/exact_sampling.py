@@ -134,7 +134,7 @@ def picture(path: str) -> None:
     clocks = -np.log1p(-np.stack(np.meshgrid(middle, middle), axis=-1).reshape(-1, 2))
     density = np.exp(np.asarray(jax.vmap(log_density)(jnp.asarray(clocks, jnp.float32)))).reshape(64, 64) / 2
     axes[1].imshow(density, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=4, aspect="auto")
-    for axis, title in zip(axes, ("400,000 draws", "rho / 2"), strict=True):
+    for axis, title in zip(axes, ("400,000 draws", "rho / 2, at the middles of cells"), strict=True):
         axis.set(title=title, xlabel="time of the first token", ylabel="time of the second", aspect="equal")
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -108,6 +108,6 @@ def picture(path: str) -> None:
         means, _ = draw(9, quantile, subject, 64, 100_000)
         axes.hist(means, bins=80, range=(0, 1), density=True, histtype="step", label=label)
     axes.set(xlabel="mean of a field of 64 times", ylabel="density", xlim=(0, 1))
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
