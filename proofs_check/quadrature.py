@@ -2,7 +2,7 @@
 
 With `ell = -log(1 - t)` and `y = log ell`, `dt = exp(-ell) ell dy`. The integrands of the theory are analytic in `y`
 in a strip of half-width `pi / 2` at least and fall exponentially on both sides: the rule's error, `exp(-pi^2 / step)`,
-is 1e-17 at a step of 1/4 and 3e-9 at 1/2.
+is 1e-17 at a step of 1/4 and 3e-9 at 1/2, times what poles of a high order at its border add.
 """
 
 from collections.abc import Callable

@@ -115,7 +115,7 @@ def report(folder: Path = Path("runs/proofs"), size: Size = Size.FULL) -> bool:
 
 def _cells(row: Row) -> tuple[str, ...]:
     verdict = "holds" if row.holds else "FAILS"
-    numbers = f"{row.measured:.6g}", f"{row.expected:.6g}", f"{row.tolerance:.3g}"
+    numbers = f"{row.measured:.8g}", f"{row.expected:.8g}", f"{row.tolerance:.3g}"
     return row.what, *numbers, verdict, row.basis
 
 
