@@ -28,7 +28,7 @@ def counts_row(what: str, counts: np.ndarray, expected: np.ndarray) -> Row:
     Categories that are expected to be empty count as impossible: one draw there and the row fails.
     """
     possible = expected > 0
-    kept = np.where(possible, expected, np.inf).min(axis=1) >= FEWEST
+    kept = possible.any(axis=1) & (np.where(possible, expected, np.inf).min(axis=1) >= FEWEST)
     if not kept.any():
         raise ValueError(f"every table has an expected count below {FEWEST}; draw more than {counts.sum()} times")
     impossible = counts[~possible].sum()
