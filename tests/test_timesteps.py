@@ -16,10 +16,12 @@ import pytest
 from scipy import integrate, special, stats
 
 from asyncpatch.masks import Square
-from asyncpatch.paths import AnyOrder, Window
+from asyncpatch.paths import AnyOrder, Window, clock, time_of_clock
+from asyncpatch.paths import Environment as EnvironmentPaths
 from asyncpatch.timesteps import (
     AbstractTimestepSampler,
     AsyncPatch,
+    Environment,
     Independent,
     Margins,
     Masked,
@@ -94,6 +96,26 @@ def perlin_mean_cdf(x):
     corner = near**2 / (2 * np.maximum(small, 1e-9) * large)
     below_half = np.where(near < small, corner, (near - small / 2) / large)
     return np.where(x < 0.5, below_half, 1 - below_half).mean(axis=1)
+
+
+RATIO_QUANTILES = (np.arange(10_000) + 0.5) / 10_000
+
+
+def rate_ratios(spread):
+    """Equally likely ratios of two rates `E^c`: that of two exponential variables is `v / (1 - v)`, `v ~ U(0, 1)`."""
+    return (RATIO_QUANTILES / (1 - RATIO_QUANTILES)) ** spread
+
+
+def environment_token_cdf(x, cells, spread):
+    """With odds `1 / cells` the token that the moment was drawn by; else `1 - exp(-ratio E)`, `E ~ Exp(1)`."""
+    return x / cells + (1 - 1 / cells) * -np.expm1(np.log1p(-x) / rate_ratios(spread)).mean()
+
+
+def environment_spread(cells, spread):
+    """`E[t^2]` of a token, by the Laplace transform of `E`, minus that of the mean, which is uniform."""
+    ratio = rate_ratios(spread)
+    other = np.mean(1 - 2 / (1 + ratio) + 1 / (1 + 2 * ratio))
+    return (1 - 1 / cells) * (other - 1 / 3)
 
 
 def patch_forcing_cdf(mean_step):
@@ -204,6 +226,18 @@ def wrong_polarity(key, height, width):
     return jnp.where(Square()(mask_key, height, width), jr.uniform(time_key), 0.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class FirstToken:
+    """Wrong twin of the environment: the moment is always drawn by the first token."""
+
+    law: EnvironmentPaths
+
+    def __call__(self, key, height, width):
+        path_key, level_key = jr.split(key)
+        log_rates = self.law.sample(path_key, height, width).log_rates
+        return time_of_clock(jnp.exp(log_rates - log_rates[0, 0] + jnp.log(clock(jr.uniform(level_key)))))
+
+
 CASES = [
     Case("synchronous", Synchronous(), squared(Synchronous()), uniform_cdf, uniform_cdf, 0, 0, SIDE),
     Case(
@@ -286,6 +320,36 @@ CASES = [
         None,
         None,
     ),
+    Case(
+        "environment",
+        Environment(EnvironmentPaths((1,))),
+        Environment(EnvironmentPaths((1,), (2.0, 2.0))),
+        uniform_cdf,
+        None,
+        environment_spread(TOKENS, 1),
+        2 * environment_spread(TOKENS, 1) / (1 - 1 / TOKENS),
+    ),
+    Case(
+        "environment, four patches of very different rates",
+        Environment(EnvironmentPaths((4,), (3.0, 3.0))),
+        # The paper's rates.
+        Environment(EnvironmentPaths((4,))),
+        uniform_cdf,
+        None,
+        environment_spread(4, 3),
+        straddling(4) * 2 * environment_spread(4, 3) / (1 - 1 / 4),
+        4,
+    ),
+    Case(
+        "environment of equal rates",
+        Environment(EnvironmentPaths((1,), (0.0, 0.0))),
+        squared(Environment(EnvironmentPaths((1,), (0.0, 0.0)))),
+        uniform_cdf,
+        uniform_cdf,
+        0,
+        0,
+        SIDE,
+    ),
 ]
 
 
@@ -337,6 +401,7 @@ def test_the_wrong_twin_is_rejected(case):
 
 LAWS = [case.law for case in CASES]
 LAWS += [AsyncPatch((1, 2, 4, 8), max_spread=0.1), PatchForcing((2, 8)), OnPath(AnyOrder(2)), Margins(Synchronous())]
+LAWS += [OnPath(EnvironmentPaths((2,))), Environment(EnvironmentPaths((1, 2, 4), (0.0, 10.0)))]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=repr)
@@ -375,6 +440,49 @@ def test_asyncpatch_is_a_random_point_of_the_window_path():
     wider = draw(WiderWindow(1))
     every_token = draw(AsyncPatch((1,)))
     assert stats.ks_2samp(features["spread"](every_token), features["spread"](wider)).pvalue < FALSE_ALARM
+
+
+def test_an_environment_is_a_random_point_of_its_path():
+    """The same law drawn in two ways, and rejected for other rates (two-sample tests)."""
+    law = EnvironmentPaths((1, 2, 4, 8), (0.0, 2.0))
+    point, path = draw(Environment(law), seed=1), draw(OnPath(law), seed=2)
+    features = {
+        "mean": lambda times: times.mean(axis=(1, 2), dtype=np.float64),
+        "token": lambda times: times[:, 2, 6],
+        "spread": lambda times: times.std(axis=(1, 2)),
+        "corner": lambda times: times[:, 0, 0] - times[:, 7, 7],
+    }
+    for feature in features.values():
+        assert stats.ks_2samp(feature(point), feature(path)).pvalue > FALSE_ALARM
+    paper = draw(Environment(EnvironmentPaths((1,))))
+    assert stats.ks_2samp(features["spread"](point), features["spread"](paper)).pvalue < FALSE_ALARM
+
+
+def tokens_fit(law, cells, spread):
+    """Whether as many times as stated lie below some times. Many round to 1, which a test of the whole law minds."""
+    times = draw(law)
+    odds = [
+        stats.binomtest(int(np.sum(times[:, row, col] <= x)), DRAWS, environment_token_cdf(x, cells, spread)).pvalue
+        for row, col in ((0, 0), (5, 3))
+        for x in (0.001, 0.1, 0.5, 0.9, 0.999)
+    ]
+    return min(odds) > FALSE_ALARM / len(odds)
+
+
+def test_environment_tokens_have_their_law():
+    paper, patches = EnvironmentPaths((1,)), EnvironmentPaths((4,), (3.0, 3.0))
+    assert tokens_fit(Environment(paper), TOKENS, 1)
+    assert tokens_fit(Environment(patches), 4, 3)
+    assert not tokens_fit(FirstToken(paper), TOKENS, 1)
+    assert not tokens_fit(Environment(patches), 4, 1)
+
+
+def test_environment_token_law_at_spread_one_is_the_closed_form():
+    """`int (1 - exp(-ell w)) dw / (1 + w)^2 = ell e^ell E_1(ell)` for a token other than the drawn one."""
+    for x in (0.05, 0.3, 0.9, 0.99):
+        ell = -np.log1p(-x)
+        expected = x / TOKENS + (1 - 1 / TOKENS) * ell * np.exp(ell) * special.exp1(ell)
+        assert environment_token_cdf(x, TOKENS, 1) == pytest.approx(expected, abs=1e-3)
 
 
 def test_asyncpatch_draws_every_patch_size_alike():

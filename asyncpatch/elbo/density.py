@@ -27,8 +27,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from asyncpatch.elbo.fluid import log_transition_probabilities
-
 SERIES_REACH = 0.3
 """How far from `m = 1` the series of `m - 1 - log m` is used; what it neglects is 1e-8 of the sum there."""
 
@@ -39,22 +37,31 @@ def log_density(ell: Float[Array, " tokens"], spread: ArrayLike = 1.0) -> Float[
     With one token the density is 1. At `c = 1` single clocks of 0 are allowed; at other spreads the density is 0 or
     infinite there.
     """
-    tokens = ell.size
-    if tokens == 1:
+    if ell.size == 1:
         return jnp.zeros((), ell.dtype)
+    return _log_ratio(ell, spread) + jax.nn.logsumexp(jnp.log(ell) - ell)
+
+
+def token_log_weights(ell: Float[Array, " tokens"], spread: ArrayLike = 1.0) -> Float[Array, " tokens"]:
+    """`log w_i = log rho + log p_i` of every token, at the clocks `ell`; arguments as in `log_density`.
+
+    `C` cancels, so it is left out of both.
+    """
+    if ell.size == 1:
+        return jnp.zeros_like(ell)
+    return _log_ratio(ell, spread) + jnp.log(ell) - ell
+
+
+def _log_ratio(ell: Float[Array, " tokens"], spread: ArrayLike) -> Float[Array, ""]:
+    """`log(rho / C)`, for two tokens or more."""
+    tokens = ell.size
     power = 1 / jnp.asarray(spread, ell.dtype)
     constant = math.lgamma(tokens) - tokens * math.log(tokens) + tokens
     relative = ell / jnp.mean(ell)
     log_relative = jnp.log(relative)
     tilt = jax.nn.logsumexp(log_relative) - jax.nn.logsumexp(power * log_relative)
     products = jnp.sum(jax.scipy.special.xlogy(power - 1, relative))
-    log_moving = jax.nn.logsumexp(jnp.log(ell) - ell)
-    return constant + (tokens - 1) * jnp.log(power) + log_moving + products + tokens * (_mean_excess(ell) + tilt)
-
-
-def token_log_weights(ell: Float[Array, " tokens"], spread: ArrayLike = 1.0) -> Float[Array, " tokens"]:
-    """`log w_i = log rho + log p_i` of every token, at the clocks `ell`; arguments as in `log_density`."""
-    return log_density(ell, spread) + log_transition_probabilities(ell)
+    return constant + (tokens - 1) * jnp.log(power) + products + tokens * (_mean_excess(ell) + tilt)
 
 
 def _mean_excess(ell: Float[Array, " tokens"]) -> Float[Array, ""]:

@@ -88,15 +88,17 @@ def evaluate(
         schedule: with finite log-SNR at both ends.
         progress: called with images done and images in all, after every dispatch.
 
-    Raises `ValueError` before any compute for an infinite log-SNR, images that the decoder does not know, labels that
-    the denoiser does not know, fewer than two draws, or a law whose paths fall or miss their ends.
+    Raises `ValueError` before any compute for an infinite log-SNR, an array that is no set of images, images that the
+    decoder does not know, labels that the denoiser does not know or that are not one per image, fewer than two draws,
+    or a law whose paths fall or miss their ends.
     """
-    count, height, width, channels = images.shape
     if draws < 2:
-        raise ValueError(f"a standard error needs at least two draws, got draws={draws}")
+        raise ValueError(f"a standard error needs at least two draws, got draws={draws}; give a larger number")
     check_schedule(schedule)
+    _check_images(images)
+    count, height, width, channels = images.shape
     decoder.check(images)
-    _check_labels(labels, denoiser.num_classes)
+    _check_labels(labels, count, denoiser.num_classes)
     check_law(law, height, width)
 
     together = max(1, min(count, CALLS_A_DISPATCH // (draws * design.calls)))
@@ -124,16 +126,7 @@ def evaluate(
 
 def check_law(law: AbstractPathLaw, height: int, width: int) -> None:
     """Look at a few paths of a law. Raises `ValueError` if one falls, leaves [0, 1] or misses an end."""
-    points = jnp.linspace(0.0, 1.0, GRID)
-
-    @eqx.filter_jit
-    def fields(law):
-        def path(key):
-            return jax.vmap(law.sample(key, height, width))(points)
-
-        return jax.vmap(path)(jr.split(jr.key(0), LOOKED_AT))
-
-    times = np.asarray(fields(law))
+    times = np.asarray(_look_at(law, height, width))
     name = type(law).__name__
     if not (np.isfinite(times).all() and times.min() >= 0 and times.max() <= 1):
         raise ValueError(
@@ -149,8 +142,29 @@ def check_law(law: AbstractPathLaw, height: int, width: int) -> None:
         raise ValueError(f"no time may fall along a path, got a fall by {fall} from {name}; mend the law")
 
 
-def _check_labels(labels: Int[Array, " images"], num_classes: int | None) -> None:
+@eqx.filter_jit
+def _look_at(law: AbstractPathLaw, height: int, width: int) -> Float[Array, "paths points {height} {width}"]:
+    def path(key):
+        return jax.vmap(law.sample(key, height, width))(jnp.linspace(0.0, 1.0, GRID))
+
+    return jax.vmap(path)(jr.split(jr.key(0), LOOKED_AT))
+
+
+def _check_images(images: Float[Array, "images height width channel"]) -> None:
+    if images.ndim != 4 or images.shape[0] == 0 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            "a bound is of one or more images of floating point values, images height width channel, got an array of "
+            f"shape {images.shape} and dtype {images.dtype}; give images as asyncpatch.data.to_float makes them"
+        )
+
+
+def _check_labels(labels: Int[Array, " images"], count: int, num_classes: int | None) -> None:
     values = np.asarray(labels)
+    if values.shape != (count,):
+        raise ValueError(
+            f"a bound needs one label per image, got shape {values.shape} for {count} images; "
+            f"give {NULL_LABEL} for an image without a class"
+        )
     wrong = (values != NULL_LABEL) & ((values < 0) | (values >= (num_classes or 0)))
     if num_classes is not None and wrong.any():
         raise ValueError(

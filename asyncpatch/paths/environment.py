@@ -29,6 +29,9 @@ MAX_ITERATIONS = 100
 NEAREST_END = 1e-30
 """The mean level, or what is missing to 1, is not taken to be smaller than this."""
 
+LONGEST_LOG_CLOCK = 7.0
+"""The logarithm of a clock at which `1 - t` is 0, in float64 as well."""
+
 
 class EnvironmentPath(AbstractPath):
     """The curve of one environment, in its own clock: `r` is the mean level."""
@@ -36,12 +39,16 @@ class EnvironmentPath(AbstractPath):
     log_rates: TimeField
 
     def __call__(self, r: Float[Array, ""]) -> TimeField:
-        t = time_of_clock(self.clocks(r))
+        # A longer clock is noise in every precision, and may be infinite, which has no slope.
+        t = time_of_clock(jnp.exp(jnp.minimum(self._log_clocks(r), LONGEST_LOG_CLOCK)))
         return t - jax.lax.stop_gradient(jnp.where(r <= 0, t, 0.0))  # exactly 0 there, with the slope of its right
 
     def clocks(self, r: Float[Array, ""]) -> TimeField:
         """`ell = -log(1 - t)` of every token: exact where `1 - t` would round to 0."""
-        return jnp.exp(self.log_rates + log_shared_time(self.log_rates, r, 1 - r))
+        return jnp.exp(self._log_clocks(r))
+
+    def _log_clocks(self, r: Float[Array, ""]) -> TimeField:
+        return self.log_rates + log_shared_time(self.log_rates, r, 1 - r)
 
 
 class Environment(AbstractPathLaw):
