@@ -63,8 +63,9 @@ def floors(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["environment"])
 def tests(session: nox.Session) -> None:
-    """Run the tests, with shapes and types checked at run time."""
-    run(session, "python", "-m", "pytest", "-q", *session.posargs)
+    """Run the tests, with shapes and types checked at run time, one file to a process."""
+    several = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+    run(session, "python", "-m", "pytest", "-q", *several, *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["environment"])

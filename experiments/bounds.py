@@ -49,7 +49,7 @@ class Ends:
 class Effort:
     """How much is spent on an image."""
 
-    points: int = 16
+    points: int = 32
     """Network calls along each drawn path, one at random in each of so many equal pieces of it."""
     draws: int = 2
     """Paths drawn, each with its own noise."""

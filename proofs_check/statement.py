@@ -7,8 +7,8 @@ Each statement is one module of this package with
     check(size, subject) the rows of the table for one of the two, as a list of `Row`
     picture(path)        optional: a figure for the report, drawn at full size
 
-The tests run every statement small, and require all rows to hold for RIGHT and one of them to fail for WRONG; the report
-(`python -m proofs_check.report`) runs them at full size. To write one more: add such a module; it enrols itself.
+The tests run every statement small, and require all rows to hold for RIGHT and one of them to fail for WRONG; the
+report (`python -m proofs_check.report`) runs them at full size. To write one more: add such a module; it enrols itself.
 """
 
 import dataclasses

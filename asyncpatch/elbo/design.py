@@ -95,7 +95,8 @@ class WholePath(AbstractDesign):
     def draw(self, key: PRNGKeyArray, law: AbstractPathLaw, height: int, width: int, channels: int) -> Points:
         path_key, point_key, noise_key = jr.split(key, 3)
         path = law.sample(path_key, height, width)
-        points = (jnp.arange(self.strata, dtype=jnp.float32) + jr.uniform(point_key, (self.strata,))) / self.strata
+        inside = jr.uniform(point_key, (self.strata,))
+        points = (jnp.arange(self.strata, dtype=inside.dtype) + inside) / self.strata
         times, weights = _read(path, points)
         return Points(times, weights / self.strata, jr.normal(noise_key, (self.strata, height, width, channels)))
 
