@@ -1,9 +1,16 @@
 """Bits per dimension of a checkpoint under one law of paths after another, with error bars.
 
     python -m experiments.quickstart                                   # a model of 8x8 digits
-    python -m experiments.likelihood runs/quickstart out/likelihood    # WALL
+    python -m experiments.likelihood runs/quickstart out/likelihood
 
-Every law is a bound on the same likelihood, of 8-bit images given their labels. NUMBERS
+Every law bounds the same likelihood, that of 8-bit images given their labels. `results/likelihood` is of 120 images at
+16 calls each (`--images 120 --effort.points 8`), eight laws in 227 s on two cores that others used as well:
+
+    synchronous 5.07 ± 0.04      window +0.20 ± 0.03      environment of 2x2 patches +0.29 ± 0.03
+    environment (the paper's, single pixels) +0.53 ± 0.03      any order, raster, spiral +0.6 to +0.8 ± 0.15
+
+so the diagonal bounds this network best, though it was trained on windows. As a density model it is poor: digits have
+17 grey values, 4.09 bits if all were equally likely, which neither the decoder nor 700 steps of training know of.
 """
 
 import dataclasses

@@ -61,7 +61,7 @@ def write_report(rows: list[dict], folder: Path, title: str, published: dict | N
     Raises `ValueError` if there is no row.
     """
     if not rows:
-        raise ValueError("there are no rows to report; evaluate a run first")
+        raise ValueError("there is no row to report; evaluate a run first")
     folder.mkdir(parents=True, exist_ok=True)
     cells = collect(rows)
     (folder / "report.md").write_text(f"# {title}\n\n" + markdown(cells, published) + provenance(rows), "utf-8")

@@ -56,15 +56,19 @@ def sweep_laws(
     spreads: tuple[float, ...],
     patches: tuple[int, ...],
     schedules: dict[str, AbstractNoiseSchedule],
-    used: AbstractNoiseSchedule,
+    model: Model,
 ) -> dict[str, AbstractPathLaw]:
-    """The diagonal, then each spread on each patch size under each noise schedule; infinity is any order."""
+    """The diagonal, then each spread on each patch size under each noise schedule; infinity is any order.
+
+    Environments take their spread as an array here, so that one program serves all of them.
+    """
+    one_group = jnp.zeros(model.images.shape[1:3], jnp.int32)
     laws: dict[str, AbstractPathLaw] = {"synchronous": Synchronous()}
-    for name, schedule in ({"log-linear": used} | schedules).items():
+    for name, schedule in ({"log-linear": model.schedule} | schedules).items():
         for patch in patches:
             for spread in spreads:
-                law = AnyOrder(patch) if np.isinf(spread) else Environment((patch,), (spread, spread))
-                laws[f"{name}, {patch}x{patch}, c = {spread:g}"] = Rescheduled(law, schedule, used)
+                law = AnyOrder(patch) if np.isinf(spread) else start_learning(one_group, spread, 1, patch)
+                laws[f"{name}, {patch}x{patch}, c = {spread:g}"] = Rescheduled(law, schedule, model.schedule)
     return laws
 
 
@@ -90,7 +94,7 @@ def sweep(
     """
     begun = time.monotonic()
     experiment, model = open_model(run, ends, images)
-    laws = sweep_laws(spreads, patches, schedules_between(ends), model.schedule)
+    laws = sweep_laws(spreads, patches, schedules_between(ends), model)
     rows = make_rows(compare(model, laws, effort))
     results = {
         "images": len(model.images),

@@ -69,7 +69,7 @@ SCALES = {
     "miniature": Scale(
         preset="miniature",
         side=32,
-        steps=1500,
+        steps=700,
         batch_size=64,
         ema_decay=0.998,
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100),

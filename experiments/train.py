@@ -218,7 +218,7 @@ def main(
         optimizer: Adam with warm-up and clipping.
         run_config: how long, and how often to report, sample and save.
         sampling: how sample grids are drawn.
-        preset: the network's size: digits, fashion, 60m or 600m.
+        preset: the network's size: digits, fashion, miniature, 60m or 600m.
         pad_to: side to which smaller images are padded with black.
         flip: mirror half of the training images.
         batch_size: images of a step, over all devices.

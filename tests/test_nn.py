@@ -52,7 +52,8 @@ def parameters(config):
 
 
 @pytest.mark.parametrize(
-    ("name", "least", "most"), [("60m", 57e6, 63e6), ("600m", 600e6, 630e6), ("digits", 0, 1e6), ("fashion", 0, 5e6)]
+    ("name", "least", "most"),
+    [("60m", 57e6, 63e6), ("600m", 600e6, 630e6), ("digits", 0, 1e6), ("fashion", 0, 5e6), ("miniature", 0, 5e6)],
 )
 def test_presets_have_their_size(name, least, most):
     assert least <= parameters(PRESETS[name]) <= most
@@ -168,7 +169,9 @@ def test_images_that_do_not_fit_are_refused_before_compute(shape, message):
 
 
 def test_unknown_preset_is_refused_by_name():
-    with pytest.raises(ValueError, match="no preset is called '60M'; choose one of digits, fashion, 60m, 600m"):
+    with pytest.raises(
+        ValueError, match="no preset is called '60M'; choose one of digits, fashion, miniature, 60m, 600m"
+    ):
         preset("60M", channels=3, num_classes=1000)
 
 

@@ -19,6 +19,17 @@ PRESETS = {
         patch=2,
         pixel_channels=16,
     ),
+    "miniature": UNetConfig(
+        channels=1,
+        num_classes=10,
+        base=64,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(False, True),
+        head=32,
+        patch=4,
+        pixel_channels=16,
+    ),
     "60m": UNetConfig(
         channels=3,
         num_classes=1000,

@@ -1,0 +1,167 @@
+"""Evaluation by rows: what a row states, that it is not made twice, what masks do to it, and the report of rows."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from asyncpatch.data import Digits
+from asyncpatch.masks import Square, Thin, mask_hash, mask_set
+from asyncpatch.metrics import hash_images, save_classifier, train_classifier
+from asyncpatch.timesteps import AsyncPatch
+from asyncpatch.train import RunConfig, init_state, make_mesh, to_json
+from asyncpatch.train.checkpoint import Checkpoints
+from experiments.evaluate import Generation, Inpainting, Patches, RePaint, Steps, evaluate, read_rows
+from experiments.judges import OwnClassifier, read_batches, read_images
+from experiments.report import collect, summary, write_report
+from experiments.timestep_sampling import CLAIMED, SCALES, SEEDS, configuration, jobs, laws
+from experiments.train import configure
+
+COUNT = 20
+FEW = Steps(steps=2)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    whole = configure(Digits(), "digits", AsyncPatch((1, 2)), batch_size=8)
+    return dataclasses.replace(whole, network=dataclasses.replace(whole.network, base=8, head=8))
+
+
+@pytest.fixture(scope="module")
+def run(experiment, tmp_path_factory):
+    """A run that has saved its first weights and nothing else."""
+    folder = tmp_path_factory.mktemp("run")
+    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
+    with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
+        checkpoints.save(state, to_json(experiment), None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(experiment, tmp_path_factory):
+    file = tmp_path_factory.mktemp("judge") / "classifier.npz"
+    images, labels = read_images(experiment, experiment.data.source, 256)
+    save_classifier(file, train_classifier(images, labels, 10, seed=0, steps=5))
+    return OwnClassifier(file)
+
+
+@pytest.fixture(scope="module")
+def rows(run, judge, tmp_path_factory):
+    """A file of rows of three tasks."""
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    evaluate(run, path, Generation(COUNT), FEW, judge)
+    evaluate(run, path, Inpainting(Thin(), COUNT), FEW, judge)
+    evaluate(run, path, Inpainting(Square(), COUNT, method=RePaint(2, 2)), Steps(steps=4), judge)
+    return path
+
+
+def test_rows_state_what_made_them(rows, experiment):
+    generation, thin, repainted = read_rows(rows)
+    real, _ = read_images(experiment, experiment.data.held_out, COUNT)
+    for row in (generation, thin, repainted):
+        assert row["task"]["count"] == COUNT
+        assert row["data_hash"] == hash_images([real])
+        assert row["network"]["name"] == "classifier"
+        assert len(row["network"]["hash"]) == 64
+        assert (rows.parent / row["grid"]).is_file()
+        assert all(np.isfinite(value["value"]) for value in row["values"].values())
+        assert {"commit", "seconds", "device", "experiment", "how"} <= row.keys()
+    names = {"FD-classifier", "KD-classifier", "precision", "recall", "class accuracy"}
+    assert generation["values"].keys() == names
+    assert thin["values"].keys() == {"FD-classifier", "PSNR", "SSIM"}
+    assert generation["mask_hash"] is None
+    assert thin["mask_hash"] == mask_hash(mask_set(Thin(), COUNT, 8, 8, 0))
+    assert thin["calls_per_image"] == 2
+    # Levels 4 3 2 1; at level 1 one jump of two, and at level 3 none, because it would leave the range.
+    assert repainted["calls_per_image"] == 6
+
+
+def test_a_row_is_not_made_twice(run, judge, rows):
+    before = rows.read_text()
+    again = evaluate(run, rows, Generation(COUNT), FEW, judge)
+    assert rows.read_text() == before
+    assert again == read_rows(rows)[0]
+
+
+def test_another_seed_is_another_row(run, judge, tmp_path):
+    one, other = (
+        evaluate(run, tmp_path / "rows.jsonl", Generation(COUNT), Steps(steps=2, seed=seed), judge) for seed in (0, 1)
+    )
+    assert one["identity"] != other["identity"]
+    assert one["values"] != other["values"]
+
+
+def test_training_images_are_the_reference_if_a_file_is_named(run, judge, tmp_path, experiment):
+    reference = tmp_path / "reference.npz"
+    row = evaluate(run, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge, reference)
+    assert reference.is_file()
+    assert row["data_hash"] == hash_images(images for images, _ in read_batches(experiment, experiment.data.source))
+
+
+def test_guidance_counts_both_branches_and_patches_take_turns(run, judge, tmp_path):
+    task = Generation(COUNT, Patches(patch=4))
+    row = evaluate(run, tmp_path / "rows.jsonl", task, Steps(steps=2, guidance=1.5), judge)
+    assert row["calls_per_image"] == 4
+
+
+def test_half_a_line_is_left_out(rows, tmp_path, capsys):
+    copy = tmp_path / "rows.jsonl"
+    copy.write_text(rows.read_text() + '{"identity": "cut', encoding="utf-8")
+    assert read_rows(copy) == read_rows(rows)
+    assert "not whole" in capsys.readouterr().out
+
+
+def test_more_images_than_there_are_is_refused(run, judge, tmp_path):
+    with pytest.raises(ValueError, match="asked for 1000 images, the data holds 180"):
+        evaluate(run, tmp_path / "rows.jsonl", Inpainting(count=1000), FEW, judge)
+
+
+def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):
+    found = read_rows(rows)
+    other = json.loads(json.dumps(found[0]))
+    other["values"]["precision"]["value"] = found[0]["values"]["precision"]["value"] + 0.5
+    published = {"AsyncPatch": {"generation": {"precision": 0.75}}}
+    page = write_report([*found, other], tmp_path / "report", "A title", published)
+    text = (tmp_path / "report" / "report.md").read_text()
+    mean, error = summary(collect([*found, other])["generation"]["AsyncPatch"]["precision"])
+    assert error == pytest.approx(0.25)
+    assert f"{mean:.4g} ± 0.25 [0.75]" in text
+    assert "## inpainting, thin" in text
+    assert "## inpainting, square, RePaint" in text
+    assert found[0]["identity"] in text
+    assert found[1]["grid"] in page.read_text()
+    assert (tmp_path / "report" / "PSNR.png").is_file()
+
+
+def test_report_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no row to report"):
+        write_report([], tmp_path, "nothing")
+
+
+def test_the_table_has_the_laws_and_seeds_that_its_claims_need():
+    wanted = jobs(32)
+    assert len(wanted) == len(set(wanted)) == len(CLAIMED) * len(SEEDS) + 2
+    assert {name for name, _ in wanted} == set(laws(32))
+    assert [name for name, _ in wanted[: len(CLAIMED)]] == list(CLAIMED)
+
+
+def test_rows_differ_by_their_law_alone():
+    scale = dataclasses.replace(SCALES["miniature"], preset="digits", side=8)
+    one, other = (configuration(scale, Digits(), law, 1) for law in list(laws(8).values())[:2])
+    assert dataclasses.replace(one, timesteps=other.timesteps) == other
+
+
+def test_classifier_is_trained_once_and_named_by_its_data(experiment, tmp_path, monkeypatch):
+    calls = []
+
+    def quick(images, labels, num_classes, seed):
+        calls.append(len(images))
+        return train_classifier(images[:256], labels[:256], num_classes, seed, steps=2)
+
+    monkeypatch.setattr("experiments.judges.train_classifier", quick)
+    first, second = (OwnClassifier().load(experiment, tmp_path) for _ in range(2))
+    assert calls == [1617]
+    assert first.hash == second.hash
+    assert jax.tree.all(jax.tree.map(np.array_equal, first, second))
