@@ -5,7 +5,22 @@
     python -m experiments.tightest_bound gap runs/quickstart out       # spread of the bound over paths
     python -m experiments.tightest_bound learn runs/quickstart out     # what gradients on a law gain
 
-NUMBERS
+`results/tightest_bound` has a small version of each, made on two cores in heavy use in 2 to 9 minutes; arguments are
+in its JSON files. Bits per dimension above the diagonal's, which is 5.08, on the same images:
+
+    c, 1x1 patches:        0.3              1                3           (2x2: 1)
+    log-linear       +0.14 ± 0.01     +0.56 ± 0.03     +0.95 ± 0.05    +0.29 ± 0.02
+    cosine           +0.03 ± 0.00     +0.22 ± 0.01     +0.67 ± 0.03    +0.12 ± 0.01
+    rectified flow   +0.04 ± 0.00     +0.26 ± 0.01     +0.73 ± 0.03    +0.14 ± 0.01
+
+So the bound loosens with spread and tightens with patch size, and what an asynchronous path costs depends on the noise
+schedule, while the diagonal has none. Any order has none either: its points differ by noise alone.
+
+Learning, 60 steps from c = 0.5: c falls to 0.10 and the bound by 0.25 bits, back to 0.03 ± 0.01 *above* the diagonal.
+With the warps alone 0.02 ± 0.01 stays, with the spread alone 0.02 ± 0.00: nothing is gained over the diagonal yet.
+
+The gaps of the network, 0.11 (window) and 0.17 (environment) bits, lie within two standard errors of 0 so far, as
+do those of an exact denoiser; the defaults read more paths.
 """
 
 import dataclasses

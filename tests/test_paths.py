@@ -17,6 +17,7 @@ from asyncpatch.paths import (
     AnyOrder,
     Environment,
     EnvironmentPath,
+    Learned,
     Staged,
     StagedPath,
     Synchronous,
@@ -48,6 +49,7 @@ LAWS = [
     Environment((1,), (0.3, 0.3)),
     Environment((4,)),
     Environment((2, 4, 8), (0.0, 1.5)),
+    Learned(jnp.log(0.1), jr.normal(jr.key(0), (4, 3)), raster(HEIGHT, WIDTH, 4), patch=2),
 ]
 
 
