@@ -71,7 +71,9 @@ def test_the_three_questions_leave_their_answers(monkeypatch, tmp_path):
         return experiment, Model(FiniteDenoiser(pixels, schedule), schedule, EightBit(), pixels, labels)
 
     monkeypatch.setattr("experiments.tightest_bound.open_model", open_finite)
-    sweep(tmp_path, tmp_path, spreads=(1.0, float("inf")), patches=(2,), images=4, effort=LITTLE)
+    # Environments take XLA long to compile; `learn` has one, and the others make do without.
+    monkeypatch.setattr("experiments.tightest_bound.Environment", Window)
+    sweep(tmp_path, tmp_path, spreads=(float("inf"),), patches=(2,), images=4, effort=LITTLE)
     gap(tmp_path, tmp_path, paths=3, images=4, effort=LITTLE)
     fitting = FitConfig(steps=2, images_a_step=2, points=2)
     learn(tmp_path, tmp_path, training_images=8, images=4, fitting=fitting, effort=LITTLE)
