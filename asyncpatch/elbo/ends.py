@@ -50,9 +50,11 @@ class EightBit(AbstractDecoder):
 
     def nats(self, schedule: AbstractNoiseSchedule, image: Image, noise: Image) -> Float[Array, ""]:
         log_snr = schedule.log_snr(jnp.zeros((), image.dtype))
-        levels = jnp.arange(LEVELS, dtype=image.dtype) * (2 / (LEVELS - 1)) - 1
-        # (z_0 - alpha v)^2 / sigma^2 with z_0 = alpha x + sigma eps, in units of sigma.
-        distance = jnp.exp(log_snr / 2) * (image[..., None] - levels[None, None, None, :]) + noise[..., None]
+        # (z_0 - alpha v)^2 / sigma^2 with z_0 = alpha x + sigma eps, in units of sigma. In whole levels, so that the
+        # gap to the image's own is exactly 0.
+        own = jnp.rint((image + 1) * ((LEVELS - 1) / 2))[..., None]
+        gaps = (own - jnp.arange(LEVELS, dtype=image.dtype)[None, None, None, :]) * (2 / (LEVELS - 1))
+        distance = jnp.exp(log_snr / 2) * gaps + noise[..., None]
         log_shares = -0.5 * distance**2
         return jnp.sum(jax.nn.logsumexp(log_shares, axis=-1) + 0.5 * noise**2)
 

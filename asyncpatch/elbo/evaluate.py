@@ -185,7 +185,9 @@ def _draw_points(
 ) -> Points:
     """Points of every draw of every image: leading axes are images and draws."""
     one = partial(design.draw, law=law, height=shape[0], width=shape[1], channels=shape[2])
-    return jax.vmap(lambda key: jax.vmap(one)(jr.split(key, draws)))(keys)
+    # One axis, not two nested ones: half the time to compile.
+    flat = jax.vmap(one)(jax.vmap(lambda key: jr.split(key, draws))(keys).ravel())
+    return jax.tree.map(lambda leaf: leaf.reshape(len(keys), draws, *leaf.shape[1:]), flat)
 
 
 @eqx.filter_jit

@@ -32,15 +32,17 @@ def grid_diffusion_nats(
 ) -> Float[Array, ""]:
     """One draw of the sum over all steps, one denoiser call each; `fields` as `check_grid` returns them."""
 
-    def step(total, per_step):
-        cleaner, noisier, step_key = per_step
-        noise = jr.normal(step_key, image.shape)
+    def step(carry, neighbours):
+        total, key = carry
+        key, noise_key = jr.split(key)
+        cleaner, noisier = neighbours
+        noise = jr.normal(noise_key, image.shape)
         prediction = denoiser(corrupt(schedule, image, noisier, noise), noisier, label)
         gap = jnp.expm1(schedule.log_snr(cleaner) - schedule.log_snr(noisier))
-        return total + 0.5 * jnp.sum(gap[..., None] * (noise - prediction.noise) ** 2), None
+        return (total + 0.5 * jnp.sum(gap[..., None] * (noise - prediction.noise) ** 2), key), None
 
-    steps = (fields[:-1], fields[1:], jr.split(key, len(fields) - 1))
-    return jax.lax.scan(step, jnp.zeros((), image.dtype), steps)[0]
+    (total, _), _ = jax.lax.scan(step, (jnp.zeros((), image.dtype), key), (fields[:-1], fields[1:]))
+    return total
 
 
 def check_grid(fields: ArrayLike) -> Float[Array, "fields height width"]:
