@@ -4,12 +4,13 @@ import os
 
 # Small triangular solves on two cores take a hundred times longer when OpenBLAS threads contend for them.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Tests compile much and run little: the compiler's costly passes would double their time. Programs that a test starts
+# inherit this, so that their numbers are equal to the bit.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 
 jax.config.update("jax_num_cpu_devices", 4)
-# Tests compile much and run little: the compiler's costly passes would double their time.
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)

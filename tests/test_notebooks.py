@@ -15,7 +15,6 @@ SECONDS = 300
     "path", sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
 )
 @pytest.mark.filterwarnings("default")  # the kernel's client warns of its own event loop
-def test_notebook_runs(path, monkeypatch):
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as in tests/conftest.py, for the kernel
+def test_notebook_runs(path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
