@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import proofs_check
+from experiments.provenance import commit
 from proofs_check.statement import Row, Size
 
 # Before a statement loads its libraries: small solves take a hundred times longer when OpenBLAS threads contend.
@@ -96,7 +97,7 @@ def report(folder: Path = Path("runs/proofs"), size: Size = Size.FULL) -> bool:
         size: FULL for the report, QUICK for a look in a minute, without pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    begun, console, results = time.monotonic(), Console(), []
+    made_by, begun, console, results = commit(), time.monotonic(), Console(), []
     for statement in statements():
         with console.status(f"checking {short_name(statement)}"):
             results.append(examine(statement, size, folder))
@@ -105,7 +106,7 @@ def report(folder: Path = Path("runs/proofs"), size: Size = Size.FULL) -> bool:
     failed = [result.name for result in results if not result.holds]
     count = sum(len(result.rows) for result in results)
     verdict = f"failing: {', '.join(failed)}" if failed else "all hold"
-    total = f"{len(results)} statements, {count} rows, {seconds:.0f} s at size {size.name}: {verdict}"
+    total = f"{len(results)} statements, {count} rows, {seconds:.0f} s at size {size.name}, commit {made_by}: {verdict}"
     (folder / "report.md").write_text(_markdown(results, total), encoding="utf-8")
     page = folder / "report.html"
     page.write_text(_page(results, total), encoding="utf-8")
