@@ -3,8 +3,9 @@
     nox -s bench
 
 Prints the train step with a time field against the same network with one time for the image, every law of training
-times against a train step of the 60M network, and the train step against torch and diffusers where they are
-installed (`pip install torch diffusers` into the same environment; they are no dependencies of this project).
+times against a train step of the 60M network, the train step against torch and diffusers where they are installed
+(`pip install torch diffusers` into the same environment; they are no dependencies of this project), and the
+preparation of photographs against the decoding of their files.
 """
 
 import importlib.util
@@ -29,6 +30,7 @@ from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, Prediction
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler, Synchronous
+from experiments.bench_data import bench_preparation
 from experiments.provenance import commit
 from experiments.train import LAWS
 
@@ -170,6 +172,7 @@ def main(rounds: int = 15, batch: int = 16) -> None:
     bench_time_field("digits", 8, 1, 4 * batch, 2 * rounds)
     bench_peers(batch, max(3, rounds // 2))
     bench_laws(64, rounds)
+    bench_preparation()
 
 
 if __name__ == "__main__":

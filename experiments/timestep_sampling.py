@@ -2,11 +2,13 @@
 
     python -m experiments.timestep_sampling runs/timestep_sampling                  # the next row that is missing
     python -m experiments.timestep_sampling runs/timestep_sampling --count 100      # all of them, one after another
+    python -m experiments.timestep_sampling runs/tuning --table tuning --count 100  # the candidates for our own law
     python -m experiments.timestep_sampling runs/table1 --preset paper --data.folder ARRAY_RECORDS
 
 One row is one law and one seed: the same small network, trained for the same steps on the same batches of Fashion-MNIST
 at 32x32, then evaluated at generation and at inpainting under the four mask families. A killed run goes on where it
-stopped, and rows that are done are not done again. RePaint on the synchronous network is the baseline of inpainting.
+stopped, and rows that are done are not done again. RePaint on the synchronous network is the baseline of inpainting,
+and a row of its own, as it makes five times as many network calls as all others.
 
 `--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a million steps, by the same code.
 """
@@ -33,7 +35,7 @@ from asyncpatch.timesteps import (
     Synchronous,
 )
 from asyncpatch.train import OptimizerConfig, RunConfig
-from experiments.evaluate import Generation, Inpainting, RePaint, Steps, evaluate, read_rows
+from experiments.evaluate import Generation, Inpainting, RePaint, Steps, Together, evaluate, read_rows
 from experiments.fashion import DEBIAN_FOLDER
 from experiments.report import write_report
 from experiments.setup import Experiment
@@ -44,6 +46,12 @@ SEEDS = (0, 1, 2)
 
 CLAIMED = ("synchronous", "independent", "patchwise", "perlin", "async-patch", "environment")
 """The paper's laws, and the candidate that is ours."""
+
+TUNING_SEED = 100
+"""Of the candidates for our own law: none of the reported seeds."""
+
+REPAINT = "repaint"
+"""The row of the baseline, which trains nothing."""
 
 MASKS = {"square": Square(), "extrema": Extrema(), "thin": Thin(), "wide": Wide()}
 """The four mask families."""
@@ -69,10 +77,10 @@ SCALES = {
     "miniature": Scale(
         preset="miniature",
         side=32,
-        steps=700,
-        batch_size=64,
+        steps=2400,
+        batch_size=16,
         ema_decay=0.998,
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
         generated=1000,
         completed=256,
         how=Steps(steps=40),
@@ -109,9 +117,22 @@ def laws(side: int) -> dict[str, AbstractTimestepSampler]:
     }
 
 
-def jobs(side: int) -> list[tuple[str, int]]:
+def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
+    """Environment laws to choose from: how far times of one image may spread, and over how large patches they agree."""
+    patches = tuple(2**power for power in range(side.bit_length()))
+    spreads = {f"spread-{widest:g}": (patches, widest) for widest in (1.0, 3.0, 6.0)}
+    scales = {"coarse": (patches[2:], 3.0)}
+    return {
+        name: Environment(EnvironmentLaw(some, spread=(0.0, widest)))
+        for name, (some, widest) in (spreads | scales).items()
+    }
+
+
+def jobs(table: Literal["laws", "tuning"], side: int) -> list[tuple[str, int]]:
     """Law and seed of every row, the first seed of all claimed laws first."""
-    claimed = [(name, seed) for seed in SEEDS for name in CLAIMED]
+    if table == "tuning":
+        return [(name, TUNING_SEED) for name in candidates(side)]
+    claimed = [(name, seed) for seed in SEEDS for name in (*CLAIMED, REPAINT)]
     return claimed + [(name, SEEDS[0]) for name in laws(side) if name not in CLAIMED]
 
 
@@ -132,29 +153,31 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
 def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed: int) -> None:
     """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
     begun = time.monotonic()
-    trained = folder / f"{name}-{seed}"
-    experiment = configuration(scale, source, laws(scale.side)[name], seed)
-    every = max(1, scale.steps // 3)
-    run(
-        trained,
-        experiment,
-        RunConfig(steps=scale.steps, log_every=20, sample_every=scale.steps, checkpoint_every=every),
+    baseline = name == REPAINT
+    trained = folder / f"{'synchronous' if baseline else name}-{seed}"
+    law = (laws(scale.side) | candidates(scale.side))["synchronous" if baseline else name]
+    settings = RunConfig(
+        steps=scale.steps, log_every=20, sample_every=scale.steps, checkpoint_every=max(1, scale.steps // 3)
     )
-    rows = folder / "rows.jsonl"
-    evaluate(trained, rows, Generation(scale.generated), dataclasses.replace(scale.how, seed=seed))
+    run(trained, configuration(scale, source, law, seed), settings)
+    rows, how = folder / "rows.jsonl", dataclasses.replace(scale.repaint if baseline else scale.how, seed=seed)
+    if not baseline:
+        evaluate(trained, rows, Generation(scale.generated), how)
     for masks in MASKS.values():
-        task = Inpainting(masks, scale.completed)
-        evaluate(trained, rows, task, dataclasses.replace(scale.how, seed=seed))
-        if name == "synchronous":
-            baseline = dataclasses.replace(task, method=RePaint())
-            evaluate(trained, rows, baseline, dataclasses.replace(scale.repaint, seed=seed))
-    (trained / "done").write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
+        evaluate(trained, rows, Inpainting(masks, scale.completed, method=RePaint() if baseline else Together()), how)
+    done(folder, name, seed).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
+
+
+def done(folder: Path, name: str, seed: int) -> Path:
+    """The file that says that a row is whole."""
+    return folder / f"{name}-{seed}.done"
 
 
 def main(
     folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
     /,
     preset: Literal["miniature", "paper"] = "miniature",
+    table: Literal["laws", "tuning"] = "laws",
     data: IdxFiles | ArrayRecords = IdxFiles(
         str(DEBIAN_FOLDER / "train-images-idx3-ubyte.gz"), str(DEBIAN_FOLDER / "train-labels-idx1-ubyte.gz")
     ),
@@ -167,23 +190,26 @@ def main(
     Args:
         folder: where runs, rows and the report go.
         preset: how large the table is.
+        table: the laws that are compared, or the candidates for the law of environments, on another seed.
         data: what to train on.
         count: how many rows to fill.
         law: fill rows of this law only.
         seed: fill rows of this seed only.
     """
     scale = SCALES[preset]
-    if law is not None and law not in laws(scale.side):
-        raise ValueError(f"no law is called {law!r}; choose one of {', '.join(laws(scale.side))}")
     wanted = [
-        (name, number)
-        for name, number in jobs(scale.side)
-        if law in (None, name) and seed in (None, number) and not (folder / f"{name}-{number}" / "done").is_file()
+        (name, number) for name, number in jobs(table, scale.side) if law in (None, name) and seed in (None, number)
     ]
+    if not wanted:
+        every = ", ".join(f"{name} {number}" for name, number in jobs(table, scale.side))
+        raise ValueError(f"no row is of law {law} and seed {seed}; choose among {every}")
+    wanted = [(name, number) for name, number in wanted if not done(folder, name, number).is_file()]
     for position, (name, number) in enumerate(wanted[:count], start=1):
         print(f"row {position} of {min(count, len(wanted))}: {name}, seed {number}", flush=True)
         fill_row(folder, scale, data, name, number)
-    page = write_report(read_rows(folder / "rows.jsonl"), folder / "report", f"Laws of training times, {preset}")
+    page = write_report(
+        read_rows(folder / "rows.jsonl"), folder / "report", f"Laws of training times: {table}, {preset}"
+    )
     print(f"{max(0, len(wanted) - count)} rows are missing. Open {page.resolve()}", flush=True)
 
 

@@ -137,7 +137,10 @@ def run(
     workers: int = 0,
     fsdp: int = 1,
 ) -> TrainState:
-    """Train, or go on training, in `folder`; draw the four ways of sampling every `config.sample_every` steps."""
+    """Train, or go on training, in `folder`.
+
+    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end.
+    """
     training, held_out = open_batches(experiment, workers)
     return run_training(
         folder,
@@ -149,7 +152,7 @@ def run(
         training,
         make_mesh(jax.device_count() // fsdp, fsdp),
         Validation(held_out, experiment.image_loss),
-        draw_grids(folder / "samples", experiment, held_out, sampling or SamplingConfig()),
+        None if sampling is None else draw_grids(folder / "samples", experiment, held_out, sampling),
     )
 
 

@@ -16,7 +16,7 @@ from asyncpatch.train.checkpoint import Checkpoints
 from experiments.evaluate import Generation, Inpainting, Patches, RePaint, Steps, evaluate, read_rows
 from experiments.judges import OwnClassifier, read_batches, read_images
 from experiments.report import collect, summary, write_report
-from experiments.timestep_sampling import CLAIMED, SCALES, SEEDS, configuration, jobs, laws
+from experiments.timestep_sampling import CLAIMED, REPAINT, SCALES, SEEDS, candidates, configuration, jobs, laws
 from experiments.train import configure
 
 COUNT = 20
@@ -141,10 +141,16 @@ def test_report_of_nothing_is_refused(tmp_path):
 
 
 def test_the_table_has_the_laws_and_seeds_that_its_claims_need():
-    wanted = jobs(32)
-    assert len(wanted) == len(set(wanted)) == len(CLAIMED) * len(SEEDS) + 2
-    assert {name for name, _ in wanted} == set(laws(32))
+    wanted = jobs("laws", 32)
+    assert len(wanted) == len(set(wanted)) == (len(CLAIMED) + 1) * len(SEEDS) + 2
+    assert {name for name, _ in wanted} == {*laws(32), REPAINT}
     assert [name for name, _ in wanted[: len(CLAIMED)]] == list(CLAIMED)
+
+
+def test_tuning_looks_at_no_seed_that_is_reported():
+    assert {seed for _, seed in jobs("tuning", 32)}.isdisjoint(SEEDS)
+    assert {name for name, _ in jobs("tuning", 32)} == set(candidates(32))
+    assert laws(32)["environment"] in candidates(32).values()
 
 
 def test_rows_differ_by_their_law_alone():

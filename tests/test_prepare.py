@@ -279,10 +279,10 @@ def listing(root: Path) -> Collection:
     return imagenet(root, TRAIN, VAL)
 
 
-def outcome(folder: Path) -> dict[str, bytes]:
-    """All that a preparation leaves, by path; nothing temporary is among it."""
+def outcome(folder: Path) -> dict[str, str]:
+    """The hash of every file that a preparation leaves, by path; nothing temporary is among it."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.fixture(scope="module")

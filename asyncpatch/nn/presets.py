@@ -22,7 +22,7 @@ PRESETS = {
     "miniature": UNetConfig(
         channels=1,
         num_classes=10,
-        base=64,
+        base=32,
         multipliers=(1, 2),
         blocks=1,
         attention=(False, True),
