@@ -8,9 +8,11 @@ that mean. Figures that someone published go beside ours from a JSON file of `{"
 none come with the code, because none could be checked against their source.
 """
 
+import dataclasses
 import html
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,33 +31,63 @@ LOWER_IS_BETTER = ("FD", "FID", "KD", "LPIPS")
 """How the names of distances begin."""
 
 Cells = dict[str, dict[str, dict[str, list[float]]]]
-"""Task, law, metric: one value a training seed."""
+"""Task, line of its table, metric: one value a training seed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A table that comes before all others: what the rows say, or what explains them."""
+
+    title: str
+    head: tuple[str, ...]
+    lines: Sequence[tuple[str, ...]]
+    note: str = ""
+    picture: str | None = None
+    """A file in the report's folder."""
 
 
 def collect(rows: list[dict]) -> Cells:
     """The values of all rows by task, law and metric."""
     cells: Cells = {}
-    for row in rows:
-        values = cells.setdefault(task_name(row), {}).setdefault(law_name(row), {})
+    for row, name in zip(rows, line_names(rows), strict=True):
+        values = cells.setdefault(task_name(row), {}).setdefault(name, {})
         for metric, estimate in row["values"].items():
             values.setdefault(metric, []).append(estimate["value"])
     return cells
 
 
 def task_name(row: dict) -> str:
-    """What was done: generation, or the mask family, and the method if it is not the ordinary one."""
+    """What was done: generation, or inpainting with the mask family."""
     task = row["task"]
-    method = task.get("order") or task.get("method")
-    base = "generation" if "masks" not in task else f"inpainting, {_class(task['masks']).lower()}"
-    return base if _class(method) == "Together" else f"{base}, {_class(method)}"
+    return "generation" if "masks" not in task else f"inpainting, {_class(task['masks']).lower()}"
 
 
-def law_name(row: dict) -> str:
-    """The class of the law of training times."""
-    return _class(row["experiment"]["timesteps"])
+def line_names(rows: list[dict]) -> list[str]:
+    """Of each row: the class of its law of training times, the settings that tell it from others of that class among
+    the rows, and the method if it is not the ordinary one.
+    """
+    laws = [row["experiment"]["timesteps"] for row in rows]
+    settings = [_leaves(law) for law in laws]
+    names = []
+    for row, law, own in zip(rows, laws, settings, strict=True):
+        kin = [other for other in settings if other["type"] == own["type"]]
+        told = [f"{key} {value}" for key, value in own.items() if any(other.get(key) != value for other in kin)]
+        method = _class(row["task"].get("order") or row["task"].get("method"))
+        names.append(", ".join([_class(law), *told, *([] if method == "Together" else [method])]))
+    return names
 
 
-def write_report(rows: list[dict], folder: Path, title: str, published: dict | None = None) -> Path:
+def _leaves(written: dict) -> dict[str, object]:
+    """The settings of a config by their own names, those of parts included."""
+    found: dict[str, object] = {}
+    for key, value in written.items():
+        found |= {k: v for k, v in _leaves(value).items() if k != "type"} if isinstance(value, dict) else {key: value}
+    return found
+
+
+def write_report(
+    rows: list[dict], folder: Path, title: str, published: dict | None = None, findings: Sequence[Finding] = ()
+) -> Path:
     """Write `report.md`, `index.html` and a plot a metric into `folder`; grids are linked from where rows lie.
 
     Raises `ValueError` if there is no row.
@@ -64,15 +96,19 @@ def write_report(rows: list[dict], folder: Path, title: str, published: dict | N
         raise ValueError("there is no row to report; evaluate a run first")
     folder.mkdir(parents=True, exist_ok=True)
     cells = collect(rows)
-    (folder / "report.md").write_text(f"# {title}\n\n" + markdown(cells, published) + provenance(rows), "utf-8")
+    sections = [_written(finding) for finding in findings] + [markdown(cells, published), provenance(rows)]
+    (folder / "report.md").write_text("\n\n".join([f"# {title}", *sections]), "utf-8")
     plots = [plot(cells, metric, folder / f"{metric.replace(' ', '_')}.png") for metric in _metrics(cells)]
     page = folder / "index.html"
     pictures = "".join(f'<h2>{html.escape(path.stem)}</h2><img src="{path.name}" alt="">' for path in plots)
-    grids = "".join(f'<h3>{html.escape(_heading(row))}</h3><img src="../{row["grid"]}" alt="samples">' for row in rows)
+    grids = "".join(
+        f'<h3>{html.escape(_heading(row, name))}</h3><img src="../{row["grid"]}" alt="samples">'
+        for row, name in zip(rows, line_names(rows), strict=True)
+    )
     page.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>{tables(cells, published)}{pictures}"
-        f"<h2>What was drawn</h2>{grids}<h2>What made the numbers</h2>"
+        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>{''.join(map(_shown, findings))}"
+        f"{tables(cells, published)}{pictures}<h2>What was drawn</h2>{grids}<h2>What made the numbers</h2>"
         f"<pre>{html.escape(provenance(rows))}</pre></html>\n",
         encoding="utf-8",
     )
@@ -81,27 +117,29 @@ def write_report(rows: list[dict], folder: Path, title: str, published: dict | N
 
 def markdown(cells: Cells, published: dict | None) -> str:
     """One table a task: a law a row, a metric a column."""
-    parts = []
-    for task, laws in cells.items():
-        metrics = _metrics({task: laws})
-        lines = [f"## {task}", "", "| law | seeds | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
-        lines += ["| " + " | ".join(line) + " |" for line in _lines(task, laws, metrics, published)]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(_written(Finding(task, *_table(task, laws, published))) for task, laws in cells.items()) + "\n"
 
 
 def tables(cells: Cells, published: dict | None) -> str:
     """The same as HTML."""
-    parts = []
-    for task, laws in cells.items():
-        metrics = _metrics({task: laws})
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("law", "seeds", *metrics))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-            for line in _lines(task, laws, metrics, published)
-        )
-        parts.append(f"<h2>{html.escape(task)}</h2><table><tr>{head}</tr>{body}</table>")
-    return "".join(parts)
+    return "".join(_shown(Finding(task, *_table(task, laws, published))) for task, laws in cells.items())
+
+
+def _written(finding: Finding) -> str:
+    rules = "|---" * len(finding.head) + "|"
+    lines = ["| " + " | ".join(line) + " |" for line in (finding.head, *finding.lines)]
+    picture = f"![{finding.title}]({finding.picture})" if finding.picture else ""
+    parts = [f"## {finding.title}", finding.note, picture, "\n".join([lines[0], rules, *lines[1:]])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _shown(finding: Finding) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = line(finding.head, "th") + "".join(line(cells, "td") for cells in finding.lines)
+    picture = f'<img src="{finding.picture}" alt="">' if finding.picture else ""
+    return f"<h2>{html.escape(finding.title)}</h2><p>{html.escape(finding.note)}</p>{picture}<table>{body}</table>"
 
 
 def plot(cells: Cells, metric: str, path: Path) -> Path:
@@ -148,18 +186,18 @@ def provenance(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heading(row: dict) -> str:
-    return f"{law_name(row)}, seed {row['experiment']['training']['seed']}: {task_name(row)}"
+def _heading(row: dict, name: str) -> str:
+    return f"{name}, seed {row['experiment']['training']['seed']}: {task_name(row)}"
 
 
-def _lines(task: str, laws: dict, metrics: list[str], published: dict | None) -> list[list[str]]:
-    """The cells of a table, published figures in brackets."""
-    lines = []
+def _table(task: str, laws: dict, published: dict | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines, published figures in brackets."""
+    metrics, lines = _metrics({task: laws}), []
     for law, values in laws.items():
         theirs = (published or {}).get(law, {}).get(task, {})
         cells = [_cell(values.get(metric, []), theirs.get(metric)) for metric in metrics]
-        lines.append([law, str(max(len(found) for found in values.values())), *cells])
-    return lines
+        lines.append((law, str(max(len(found) for found in values.values())), *cells))
+    return ("law", "seeds", *metrics), lines
 
 
 def _cell(values: list[float], published: float | None) -> str:

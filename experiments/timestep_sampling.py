@@ -35,8 +35,10 @@ from asyncpatch.timesteps import (
     Synchronous,
 )
 from asyncpatch.train import OptimizerConfig, RunConfig
+from experiments.claims import Claim, judge_claims
 from experiments.evaluate import Generation, Inpainting, RePaint, Steps, Together, evaluate, read_rows
 from experiments.fashion import DEBIAN_FOLDER
+from experiments.law_pictures import describe_laws
 from experiments.report import write_report
 from experiments.setup import Experiment
 from experiments.train import configure, run
@@ -171,6 +173,37 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed
 def done(folder: Path, name: str, seed: int) -> Path:
     """The file that says that a row is whole."""
     return folder / f"{name}-{seed}.done"
+
+
+def claims() -> list[Claim]:
+    """What the paper says of its laws, and what we hope of ours."""
+    distance = "FD-classifier"
+    found = [
+        Claim("generation", distance, "AsyncPatch", "Synchronous", limit=1.05),
+        Claim("generation", distance, "AsyncPatch", "Patchwise"),
+        Claim("generation", distance, "AsyncPatch", "Perlin"),
+        Claim("generation", distance, "Environment", "Synchronous"),
+        Claim("generation", distance, "Environment", "AsyncPatch"),
+    ]
+    for family in MASKS:
+        for better, worse in (
+            ("AsyncPatch", f"Synchronous, {RePaint.__name__}"),
+            ("AsyncPatch", "Synchronous"),
+            ("Environment", "AsyncPatch"),
+        ):
+            found += [Claim(f"inpainting, {family}", metric, better, worse) for metric in (distance, "PSNR")]
+    return found
+
+
+def report(folder: Path, preset: Literal["miniature", "paper"], table: Literal["laws", "tuning"]) -> Path:
+    """Write what the rows of `folder` say so far into its `report`. Returns the page."""
+    side, rows, page = SCALES[preset].side, read_rows(folder / "rows.jsonl"), folder / "report"
+    page.mkdir(parents=True, exist_ok=True)
+    shown = laws(side) if table == "laws" else candidates(side)
+    findings = [describe_laws(shown, side, page / "laws.png")]
+    if table == "laws":
+        findings.insert(0, judge_claims(rows, claims()))
+    return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings)
 
 
 def main(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import jax
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 from asyncpatch.data import Digits
 from asyncpatch.masks import Square, Thin, mask_hash, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
-from asyncpatch.timesteps import AsyncPatch
+from asyncpatch.timesteps import AsyncPatch, Independent, Synchronous
 from asyncpatch.train import RunConfig, init_state, make_mesh, to_json
 from asyncpatch.train.checkpoint import Checkpoints
+from experiments.claims import Claim, judge_claims
 from experiments.evaluate import Generation, Inpainting, Patches, RePaint, Steps, evaluate, read_rows
 from experiments.judges import OwnClassifier, read_batches, read_images
-from experiments.report import collect, summary, write_report
+from experiments.law_pictures import describe_laws
+from experiments.report import collect, line_names, summary, write_report
 from experiments.timestep_sampling import CLAIMED, REPAINT, SCALES, SEEDS, candidates, configuration, jobs, laws
 from experiments.train import configure
 
@@ -129,7 +132,7 @@ def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):
     assert error == pytest.approx(0.25)
     assert f"{mean:.4g} ± 0.25 [0.75]" in text
     assert "## inpainting, thin" in text
-    assert "## inpainting, square, RePaint" in text
+    assert "| AsyncPatch, RePaint | 1 |" in text
     assert found[0]["identity"] in text
     assert found[1]["grid"] in page.read_text()
     assert (tmp_path / "report" / "PSNR.png").is_file()
@@ -138,6 +141,68 @@ def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):
 def test_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no row to report"):
         write_report([], tmp_path, "nothing")
+
+
+def rows_of_seeds(rows, better, worse):
+    """A generation row of each seed for two laws, with these distances."""
+    row, made = read_rows(rows)[0], []
+    for law, values in (("Synchronous", worse), ("AsyncPatch", better)):
+        for seed, value in enumerate(values):
+            one = json.loads(json.dumps(row))
+            one["experiment"]["timesteps"] = {"type": f"somewhere.{law}"}
+            one["experiment"]["training"]["seed"] = seed
+            one["values"]["FD-classifier"]["value"] = value
+            one["values"]["class accuracy"]["value"] = -math.log(value)
+            made.append(one)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "verdict"),
+    [
+        ([8.0, 16.0, 4.0], [10.0, 20.0, 5.1], "yes"),  # the seeds scatter far more than the laws differ
+        ([10.0, 20.0, 5.1], [8.0, 16.0, 4.0], "no"),
+        ([8.0, 16.0, 6.0], [10.0, 15.0, 5.1], "cannot tell"),
+        ([8.0], [10.0], "cannot tell (one seed)"),
+        ([], [10.0], "not measured"),
+    ],
+)
+def test_claims_are_judged_seed_by_seed(rows, better, worse, verdict):
+    made = rows_of_seeds(rows, better, worse)
+    claims = [
+        Claim("generation", metric, "AsyncPatch", "Synchronous") for metric in ("FD-classifier", "class accuracy")
+    ]
+    distance, accuracy = judge_claims(made, claims).lines
+    assert distance[3] == accuracy[3] == verdict
+    assert int(distance[1]) == len(better)
+
+
+def test_a_limit_is_a_share_of_the_other_side(rows):
+    made = rows_of_seeds(rows, [10.3, 20.5, 5.2], [10.0, 20.0, 5.0])
+    lines = judge_claims(
+        made, [Claim("generation", "FD-classifier", "AsyncPatch", "Synchronous", limit) for limit in (1.0, 1.05)]
+    ).lines
+    assert [line[3] for line in lines] == ["no", "yes"]
+    assert lines[0][2] == lines[1][2]
+    assert lines[0][2].startswith("1.03")
+
+
+def test_laws_of_one_class_are_told_apart_by_what_differs(rows):
+    generation, thin, repainted = read_rows(rows)
+    assert line_names([generation, repainted]) == ["AsyncPatch", "AsyncPatch, RePaint"]
+    thin["experiment"]["timesteps"]["patch_sizes"] = [4]
+    assert line_names([generation, thin]) == ["AsyncPatch, patch_sizes [1, 2]", "AsyncPatch, patch_sizes [4]"]
+
+
+def test_description_of_laws_counts_what_the_laws_promise(tmp_path):
+    found = describe_laws({"one": Synchronous(), "each": Independent()}, 8, tmp_path / "laws.png")
+    shares = {name: [float(cell.rstrip("%")) for cell in cells] for name, *cells in found.lines}
+    assert (tmp_path / "laws.png").is_file()
+    assert np.allclose(shares["one"][:4], 5, atol=1.5)
+    assert shares["one"][4:] == [0, 0]
+    assert np.allclose(shares["each"][:2], 5, atol=0.3)
+    assert shares["each"][2:4] == [0, 0]
+    assert abs(shares["each"][4] - 12**-0.5) < 0.005
 
 
 def test_the_table_has_the_laws_and_seeds_that_its_claims_need():

@@ -1,0 +1,80 @@
+"""What rows of evaluation say about a claim: measured seed by seed; the verdict may be that they cannot tell."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from experiments.report import LOWER_IS_BETTER, Finding, line_names, task_name
+
+DOUBT = 0.05
+"""Chance that a verdict is wrong in one direction, if seeds scatter normally."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """That line `better` of a task's table is better than line `worse`, by a metric.
+
+    For distances the ratio better / worse is compared with `limit`; for all other metrics the difference with 0.
+    """
+
+    task: str
+    metric: str
+    better: str
+    worse: str
+    limit: float = 1.0
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether the two are divided rather than subtracted."""
+        return self.metric.startswith(LOWER_IS_BETTER)
+
+    @property
+    def text(self) -> str:
+        """The claim in words."""
+        return (
+            f"{self.task}: {self.metric} of {self.better} / {self.worse} is below {self.limit:g}"
+            if self.is_ratio
+            else f"{self.task}: {self.metric} of {self.better} - {self.worse} is above 0"
+        )
+
+
+def judge_claims(rows: list[dict], claims: Sequence[Claim]) -> Finding:
+    """A line a claim: what was measured over the seeds that both sides have, and whether it holds."""
+    values = {
+        (name, task_name(row), metric, row["experiment"]["training"]["seed"]): estimate["value"]
+        for row, name in zip(rows, line_names(rows), strict=True)
+        for metric, estimate in row["values"].items()
+    }
+    lines = []
+    for claim in claims:
+        sides = [
+            {seed: value for (*key, seed), value in values.items() if key == [name, claim.task, claim.metric]}
+            for name in (claim.better, claim.worse)
+        ]
+        seeds = sorted(sides[0].keys() & sides[1].keys())
+        pairs = np.asarray([[side[seed] for side in sides] for seed in seeds]).reshape(-1, 2)
+        lines.append((claim.text, str(len(seeds)), *_verdict(claim, pairs)))
+    note = (
+        "Networks of one seed are compared with each other. A verdict other than 'cannot tell' is wrong in "
+        f"{DOUBT:.0%} of cases, if seeds scatter normally (one-sided t-test)."
+    )
+    return Finding("Claims", ("claim", "seeds", "measured", "holds"), lines, note)
+
+
+def _verdict(claim: Claim, pairs: np.ndarray) -> tuple[str, str]:
+    """What was measured, and yes, no or that nothing can be said."""
+    if not len(pairs):
+        return "-", "not measured"
+    better, worse = pairs.T
+    excess = np.log(better / worse / claim.limit) if claim.is_ratio else worse - better
+    middle, count = float(np.mean(excess)), len(excess)
+    shown = claim.limit * math.exp(middle) if claim.is_ratio else -middle
+    if count == 1:
+        return f"{shown:.3f}", "cannot tell (one seed)"
+    error = float(np.std(excess, ddof=1)) / math.sqrt(count)
+    reach = error * float(stats.t.ppf(1 - DOUBT, count - 1))
+    verdict = "yes" if middle + reach < 0 else "no" if middle - reach > 0 else "cannot tell"
+    return f"{shown:.3f} ± {error * (shown if claim.is_ratio else 1.0):.3f}", verdict

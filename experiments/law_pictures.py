@@ -1,0 +1,93 @@
+"""What laws of training times are made of: their fields, and how a pixel's time and an image's mean are distributed."""
+
+from pathlib import Path
+
+import jax
+import jax.random as jr
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from asyncpatch.timesteps import AbstractTimestepSampler
+from experiments.report import Finding
+
+FIELDS = 4000
+"""Fields that are drawn of each law."""
+
+SHOWN = 4
+"""Fields that are shown of each law."""
+
+KNOWN, HIDDEN, SHARE = 0.02, 0.5, 0.1
+"""A field looks like inpainting if this share of pixels is below `KNOWN`, and this share above `HIDDEN`."""
+
+
+def describe_laws(laws: dict[str, AbstractTimestepSampler], side: int, picture: Path, seed: int = 0) -> Finding:
+    """A table and a picture, which is written to `picture`, of fields of `side x side` pixels."""
+
+    def draw(law: AbstractTimestepSampler) -> np.ndarray:
+        return np.asarray(jax.jit(jax.vmap(lambda key: law(key, side, side)))(jr.split(jr.key(seed), FIELDS)))
+
+    fields = {name: draw(law) for name, law in laws.items()}
+    _draw(fields, picture)
+    head = (
+        "law",
+        "pixels below 0.05",
+        "pixels above 0.95",
+        "means below 0.05",
+        "means above 0.95",
+        "deviation in an image",
+        "fields like inpainting",
+    )
+    note = (
+        f"{FIELDS} fields of {side}x{side}, seed {seed}. Under U(0,1) each of the first four shares is 5%. A sampler "
+        "of whole images meets every mean alike, with no deviation in an image. A field counts as like inpainting if "
+        f"at least {SHARE:.0%} of its pixels are below {KNOWN} and {SHARE:.0%} above {HIDDEN}."
+    )
+    lines = [
+        (name, *(f"{share:.1%}" if i != 4 else f"{share:.3f}" for i, share in enumerate(_shares(drawn))))
+        for name, drawn in fields.items()
+    ]
+    return Finding("Laws of training times", head, lines, note, picture.name)
+
+
+def _shares(fields: np.ndarray) -> tuple[float, ...]:
+    means = fields.mean(axis=(1, 2))
+    known, hidden = (np.mean(part, axis=(1, 2)) >= SHARE for part in (fields < KNOWN, fields > HIDDEN))
+    return (
+        float(np.mean(fields < 0.05)),
+        float(np.mean(fields > 0.95)),
+        float(np.mean(means < 0.05)),
+        float(np.mean(means > 0.95)),
+        float(np.sqrt(np.mean(fields.var(axis=(1, 2))))),
+        float(np.mean(known & hidden)),
+    )
+
+
+def _draw(fields: dict[str, np.ndarray], path: Path) -> None:
+    """A row a law: some fields, the density of a pixel's time, and that of an image's mean."""
+    figure, panels = plt.subplots(
+        len(fields),
+        SHOWN + 2,
+        figsize=(11, 1.5 * len(fields)),
+        layout="constrained",
+        squeeze=False,
+        width_ratios=[1.0] * SHOWN + [1.6] * 2,
+    )
+    for row, (name, drawn) in zip(panels, fields.items(), strict=True):
+        for axes, field in zip(row[:SHOWN], drawn, strict=False):
+            axes.imshow(field, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name, fontsize=9)
+        for axes, values in zip(row[SHOWN:], (drawn.ravel(), drawn.mean(axis=(1, 2))), strict=True):
+            axes.hist(values, bins=20, range=(0, 1), density=True, color="C0")
+            axes.axhline(1.0, color="C1", linewidth=1)
+            axes.set(xlim=(0, 1), ylim=(0, 4))
+            axes.tick_params(labelsize=7)
+    panels[0][0].set_title("fields (dark is clean)", fontsize=9, loc="left")
+    panels[0][SHOWN].set_title("density of a pixel's time", fontsize=9)
+    panels[0][SHOWN + 1].set_title("density of an image's mean", fontsize=9)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
