@@ -144,9 +144,9 @@ def test_good_input_is_accepted():
         ({"images": jnp.full((2, 8, 8, 1), jnp.inf), "decoder": Continuous()}, "128 values are NaN or infinite; mend"),
         ({"images": IMAGES[0]}, r"images height width channel, got an array of shape \(8, 8, 1\)"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"got an array of shape \(0, 8, 8, 1\)"),
-        ({"labels": LABELS[:1]}, r"one label per image, got shape \(1,\) for 2 images"),
-        ({"labels": jnp.array([0, 3])}, r"labels must be below 3, or -1 for none, got \[3\]; give the classes"),
-        ({"labels": jnp.array([-2, 0])}, r"labels must be below 3, or -1 for none, got \[-2\]"),
+        ({"labels": LABELS[:1]}, r"2 images need 2 labels, got shape \(1,\)"),
+        ({"labels": jnp.array([0, 3])}, "got a label of 3; give one of 3 classes, counted from 0, or -1 for no class"),
+        ({"labels": jnp.array([-2, 0])}, "got a label of -2; give one of 3 classes"),
         ({"law": Unfinished()}, "a path must rise from all 0 at r = 0 to all 1 at r = 1"),
     ],
 )

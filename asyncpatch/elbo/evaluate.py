@@ -22,8 +22,7 @@ from asyncpatch.elbo.design import AbstractDesign, Points
 from asyncpatch.elbo.ends import AbstractDecoder, check_schedule, prior_nats
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.paths import AbstractPathLaw
-from asyncpatch.process import AbstractDenoiser
-from asyncpatch.shapes import NULL_LABEL
+from asyncpatch.process import AbstractDenoiser, check_labels
 
 CALLS_TOGETHER = 256
 """Denoiser calls of one batch."""
@@ -90,7 +89,7 @@ def evaluate(
 
     Raises `ValueError` before any compute for an infinite log-SNR, an array that is no set of images, images that the
     decoder does not know, labels that the denoiser does not know or that are not one per image, fewer than two draws,
-    or a law whose paths fall or miss their ends.
+    or a law whose paths fall or miss their ends; `TypeError` for labels that are not int32.
     """
     if draws < 2:
         raise ValueError(f"a standard error needs at least two draws, got draws={draws}; give a larger number")
@@ -98,7 +97,7 @@ def evaluate(
     _check_images(images)
     count, height, width, channels = images.shape
     decoder.check(images)
-    _check_labels(labels, count, denoiser.num_classes)
+    check_labels(labels, count, denoiser.num_classes)
     check_law(law, height, width)
 
     together = max(1, min(count, CALLS_A_DISPATCH // (draws * design.calls)))
@@ -155,21 +154,6 @@ def _check_images(images: Float[Array, "images height width channel"]) -> None:
         raise ValueError(
             "a bound is of one or more images of floating point values, images height width channel, got an array of "
             f"shape {images.shape} and dtype {images.dtype}; give images as asyncpatch.data.to_float makes them"
-        )
-
-
-def _check_labels(labels: Int[Array, " images"], count: int, num_classes: int | None) -> None:
-    values = np.asarray(labels)
-    if values.shape != (count,):
-        raise ValueError(
-            f"a bound needs one label per image, got shape {values.shape} for {count} images; "
-            f"give {NULL_LABEL} for an image without a class"
-        )
-    wrong = (values != NULL_LABEL) & ((values < 0) | (values >= (num_classes or 0)))
-    if num_classes is not None and wrong.any():
-        raise ValueError(
-            f"labels must be below {num_classes}, or {NULL_LABEL} for none, got "
-            f"{np.unique(values[wrong])[:5].tolist()}; give the classes that the denoiser was trained on"
         )
 
 

@@ -7,4 +7,5 @@ from asyncpatch.process.exact import FiniteDenoiser as FiniteDenoiser
 from asyncpatch.process.exact import GaussianDenoiser as GaussianDenoiser
 from asyncpatch.process.forward import corrupt as corrupt
 from asyncpatch.process.forward import posterior as posterior
+from asyncpatch.process.labels import check_labels as check_labels
 from asyncpatch.process.on_schedule import OnSchedule as OnSchedule

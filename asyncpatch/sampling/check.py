@@ -10,8 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from asyncpatch.plans import AbstractPlan
-from asyncpatch.process import AbstractDenoiser
-from asyncpatch.shapes import NULL_LABEL
+from asyncpatch.process import AbstractDenoiser, check_labels
 
 
 def check_inputs(
@@ -23,7 +22,7 @@ def check_inputs(
 ) -> None:
     """Raises `ValueError` for shapes and values, and `TypeError` for number types, that cannot be sampled from."""
     _check_image(image)
-    _check_label(label, image.shape[0], denoiser.num_classes)
+    check_labels(label, image.shape[0], denoiser.num_classes)
     _check_plan_axes(plan, image.shape[0], plan_axes)
     axis = None if plan_axes is None else eqx.if_array(plan_axes)
     # A plan of the wrong size says so in `init`; asking for its shape alone computes nothing.
@@ -42,21 +41,6 @@ def _check_image(image: Array) -> None:
             f"the image has the value {image[where]} at (batch, row, column, channel) = {where}; "
             "give finite values, and zeros where nothing is known"
         )
-
-
-def _check_label(label: Array, batch: int, num_classes: int | None) -> None:
-    if label.shape != (batch,):
-        raise ValueError(f"{batch} images need {batch} labels, got shape {label.shape}; NULL_LABEL is no class")
-    if label.dtype != jnp.int32:
-        raise TypeError(f"labels are int32 class indices, got dtype {label.dtype}; convert them")
-    if isinstance(label, Tracer):
-        return
-    values = np.asarray(label)
-    last = np.inf if num_classes is None else num_classes - 1
-    wrong = values[(values < NULL_LABEL) | (values > last)]
-    if wrong.size:
-        classes = "class indices" if num_classes is None else f"one of {num_classes} classes, counted from 0"
-        raise ValueError(f"got a label of {wrong[0]}; give {classes}, or {NULL_LABEL} for no class")
 
 
 def _check_plan_axes(plan: AbstractPlan, batch: int, plan_axes: int | None) -> None:
