@@ -96,6 +96,15 @@ def test_another_seed_is_another_row(run, judge, tmp_path):
     assert one["values"] != other["values"]
 
 
+def test_images_that_come_out_as_they_were_leave_the_mean_finite(run, judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "experiments.evaluate.completed_images", lambda denoiser, task, how, images, labels, known: (images, 1)
+    )
+    values = evaluate(run, tmp_path / "rows.jsonl", Inpainting(count=COUNT), FEW, judge)["values"]
+    assert values["PSNR"]["value"] == pytest.approx(58.92, abs=0.01)
+    assert values["SSIM"]["value"] == pytest.approx(1)
+
+
 def test_training_images_are_the_reference_if_a_file_is_named(run, judge, tmp_path, experiment):
     reference = tmp_path / "reference.npz"
     row = evaluate(run, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge, reference)
