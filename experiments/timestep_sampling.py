@@ -52,7 +52,7 @@ CLAIMED = ("synchronous", "independent", "patchwise", "perlin", "async-patch", "
 """The paper's laws, and the candidate that is ours."""
 
 TUNING_SEED = 100
-"""Of the candidates for our own law: none of the reported seeds."""
+"""Of the candidates for our own law, and of the synchronous one beside them: none of the reported seeds."""
 
 REPAINT = "repaint"
 """The row of the baseline, which trains nothing."""
@@ -125,7 +125,7 @@ def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
     """Environment laws to choose from: how far times of one image may spread, and over how large patches they agree."""
     patches = tuple(2**power for power in range(side.bit_length()))
     spreads = {f"spread-{widest:g}": (patches, widest) for widest in (1.0, 3.0, 6.0)}
-    scales = {"coarse": (patches[2:], 3.0)}
+    scales = {"coarse": (patches[2:], 3.0), "coarser": (patches[3:], 3.0)}
     return {
         name: Environment(EnvironmentLaw(some, spread=(0.0, widest)))
         for name, (some, widest) in (spreads | scales).items()
@@ -135,7 +135,7 @@ def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
 def jobs(table: Literal["laws", "tuning"], side: int) -> list[tuple[str, int]]:
     """Law and seed of every row, the first seed of all claimed laws first."""
     if table == "tuning":
-        return [(name, TUNING_SEED) for name in candidates(side)]
+        return [(name, TUNING_SEED) for name in ("synchronous", *candidates(side))]
     claimed = [(name, seed) for seed in SEEDS for name in (*CLAIMED, REPAINT)]
     return claimed + [(name, SEEDS[0]) for name in laws(side) if name not in CLAIMED]
 
