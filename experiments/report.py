@@ -178,7 +178,7 @@ def provenance(rows: list[dict]) -> str:
     for row in rows:
         network = row["network"]
         lines.append(
-            f"- {row['identity']} {row['run']} step {row['step'] or 'last'}, seed {row['how']['seed']}, "
+            f"- {row['identity']} {row['run']} step {row['step']}, seed {row['how']['seed']}, "
             f"{row['task']['count']} images, {row['calls_per_image']} calls, commit {row['commit']}, "
             f"data {row['data_hash'][:12]}, masks {(row['mask_hash'] or 'none')[:12]}, "
             f"{network['name']} {network['hash'][:12]}"

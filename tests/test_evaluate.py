@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import shutil
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -86,6 +88,19 @@ def test_a_row_is_not_made_twice(run, judge, rows):
     again = evaluate(run, rows, Generation(COUNT), FEW, judge)
     assert rows.read_text() == before
     assert again == read_rows(rows)[0]
+
+
+def test_a_run_that_went_on_is_another_row(run, experiment, judge, tmp_path):
+    grown = tmp_path / "run"
+    shutil.copytree(run, grown)
+    before = evaluate(grown, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge)
+    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
+    state = eqx.tree_at(lambda state: state.step, state, state.step + 7)
+    with Checkpoints(grown, RunConfig(steps=7)) as checkpoints:
+        checkpoints.save(state, to_json(experiment), None)
+    after = evaluate(grown, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge)
+    assert [before["step"], after["step"]] == [0, 7]
+    assert before["identity"] != after["identity"]
 
 
 def test_another_seed_is_another_row(run, judge, tmp_path):

@@ -26,6 +26,7 @@ from asyncpatch.train import (
     best_step,
     load_for_sampling,
     make_mesh,
+    newest_step,
     to_json,
 )
 from asyncpatch.train.checkpoint import Checkpoints
@@ -263,6 +264,7 @@ def test_load_for_sampling(whole):
     _, earlier = load_for_sampling(folder, make_mesh(data=2, fsdp=2), step=20)
     assert not same(arrays_of(earlier(DenseDenoiser)), denoiser)
     assert best_step(folder) is None
+    assert newest_step(folder) == TOY_RUN.steps
 
 
 def test_load_for_sampling_falls_back(whole, tmp_path, caplog):
@@ -285,5 +287,7 @@ def test_hostile_config_is_refused_and_not_taken_for_damage(whole, tmp_path):
 def test_load_for_sampling_without_checkpoint(tmp_path, whole):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; give the folder of a run"):
         load_for_sampling(tmp_path, make_mesh())
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; give the folder of a run"):
+        newest_step(tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 5 in"):
         load_for_sampling(whole[0], make_mesh(), step=5)

@@ -16,6 +16,7 @@ from asyncpatch.train.reading import CheckpointError as CheckpointError
 from asyncpatch.train.reading import ConfigMismatchError as ConfigMismatchError
 from asyncpatch.train.reading import best_step as best_step
 from asyncpatch.train.reading import load_for_sampling as load_for_sampling
+from asyncpatch.train.reading import newest_step as newest_step
 from asyncpatch.train.settings import OptimizerConfig as OptimizerConfig
 from asyncpatch.train.settings import RunConfig as RunConfig
 from asyncpatch.train.settings import TrainConfig as TrainConfig

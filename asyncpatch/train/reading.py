@@ -53,8 +53,7 @@ def load_for_sampling(
     def newest(read: Callable[[Path], Any]) -> Any:
         found = newest_readable(folder, read, step)
         if found is None:
-            wanted = "" if step is None else f" of step {step}"
-            raise FileNotFoundError(f"no checkpoint{wanted} in {folder / CHECKPOINTS}; give the folder of a run")
+            raise _no_checkpoint(folder, step)
         return found[0]
 
     def restore(make_denoiser: MakeDenoiser) -> PyTree:
@@ -63,6 +62,15 @@ def load_for_sampling(
         return eqx.combine(newest(lambda path: read_items(path, ema=ocp.args.StandardRestore(arrays))["ema"]), rest)
 
     return newest(lambda path: from_json(read_config(path))), restore
+
+
+def newest_step(folder: str | Path) -> int:
+    """The step of the newest complete checkpoint. Raises `FileNotFoundError` if there is none."""
+    folder = Path(folder).resolve()
+    paths = paths_in(folder)
+    if not paths:
+        raise _no_checkpoint(folder, None)
+    return int(paths[0].name)
 
 
 def best_step(folder: str | Path) -> int | None:
@@ -143,6 +151,11 @@ def split_shapes(template: PyTree) -> tuple[PyTree, PyTree]:
 def brief(error: Exception) -> str:
     """The first line of an error that may run to pages."""
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'}"
+
+
+def _no_checkpoint(folder: Path, step: int | None) -> FileNotFoundError:
+    wanted = "" if step is None else f" of step {step}"
+    return FileNotFoundError(f"no checkpoint{wanted} in {folder / CHECKPOINTS}; give the folder of a run")
 
 
 def _metrics_file(path: Path) -> Path:
