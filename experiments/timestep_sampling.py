@@ -130,14 +130,17 @@ def laws(side: int) -> dict[str, AbstractTimestepSampler]:
 
 
 def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
-    """Environment laws to choose from: how far times of one image may spread, and over how large patches they agree."""
+    """Environment laws to choose from: how far the times of one image may spread, over how large patches they agree, and
+    which share of images has one time.
+    """
     patches = tuple(2**power for power in range(side.bit_length()))
     spreads = {f"spread-{widest:g}": (patches, widest) for widest in (1.0, 3.0, 6.0)}
-    # One patch as large as the image is one time for all pixels: "half" makes half of all fields synchronous.
-    scales = {"coarse": (patches[2:], 3.0), "coarser": (patches[3:], 3.0), "half": (patches + 4 * (side,), 6.0)}
+    scales = {"coarse": (patches[2:], 3.0), "coarser": (patches[3:], 3.0)}
+    # One patch as large as the image is one time for all pixels.
+    synchronous = {"half": (patches + 4 * (side,), 6.0), "three-quarters": (patches + 14 * (side,), 6.0)}
     return {
         name: Environment(EnvironmentLaw(some, spread=(0.0, widest)))
-        for name, (some, widest) in (spreads | scales).items()
+        for name, (some, widest) in (spreads | scales | synchronous).items()
     }
 
 
