@@ -130,8 +130,8 @@ def laws(side: int) -> dict[str, AbstractTimestepSampler]:
 
 
 def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
-    """Environment laws to choose from: how far the times of one image may spread, over how large patches they agree, and
-    which share of images has one time.
+    """Environment laws to choose from: how far the times of one image may spread, over how large patches they agree,
+    and which share of images has one time.
     """
     patches = tuple(2**power for power in range(side.bit_length()))
     spreads = {f"spread-{widest:g}": (patches, widest) for widest in (1.0, 3.0, 6.0)}
