@@ -23,6 +23,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.evaluate import read_rows
 from experiments.page import STYLE
@@ -46,10 +47,10 @@ class Finding:
     """A file in the report's folder."""
 
 
-def collect(rows: list[dict]) -> Cells:
-    """The values of all rows by task, law and metric."""
+def collect(rows: list[dict], names: list[str]) -> Cells:
+    """The values of all rows by task, name and metric."""
     cells: Cells = {}
-    for row, name in zip(rows, line_names(rows), strict=True):
+    for row, name in zip(rows, names, strict=True):
         values = cells.setdefault(task_name(row), {}).setdefault(name, {})
         for metric, estimate in row["values"].items():
             values.setdefault(metric, []).append(estimate["value"])
@@ -77,6 +78,11 @@ def line_names(rows: list[dict]) -> list[str]:
     return names
 
 
+def run_names(rows: list[dict]) -> list[str]:
+    """Of each row: its run's folder without the seed at its end, for laws that have names of their own."""
+    return [row["run"].removesuffix(f"-{row['experiment']['training']['seed']}") for row in rows]
+
+
 def _leaves(written: dict) -> dict[str, object]:
     """The settings of a config by their own names, those of parts included."""
     found: dict[str, object] = {}
@@ -86,16 +92,22 @@ def _leaves(written: dict) -> dict[str, object]:
 
 
 def write_report(
-    rows: list[dict], folder: Path, title: str, published: dict | None = None, findings: Sequence[Finding] = ()
+    rows: list[dict],
+    folder: Path,
+    title: str,
+    published: dict | None = None,
+    findings: Sequence[Finding] = (),
+    names: list[str] | None = None,
 ) -> Path:
     """Write `report.md`, `index.html` and a plot a metric into `folder`; grids are linked from where rows lie.
 
-    Raises `ValueError` if there is no row.
+    `names` are the rows' lines in the tables: `line_names` if not given. Raises `ValueError` if there is no row.
     """
     if not rows:
         raise ValueError("there is no row to report; evaluate a run first")
     folder.mkdir(parents=True, exist_ok=True)
-    cells = collect(rows)
+    names = names or line_names(rows)
+    cells = collect(rows, names)
     sections = [_written(finding) for finding in findings] + [markdown(cells, published), provenance(rows)]
     (folder / "report.md").write_text("\n\n".join([f"# {title}", *sections]), "utf-8")
     plots = [plot(cells, metric, folder / f"{metric.replace(' ', '_')}.png") for metric in _metrics(cells)]
@@ -103,7 +115,7 @@ def write_report(
     pictures = "".join(f'<h2>{html.escape(path.stem)}</h2><img src="{path.name}" alt="">' for path in plots)
     grids = "".join(
         f'<h3>{html.escape(_heading(row, name))}</h3><img src="../{row["grid"]}" alt="samples">'
-        for row, name in zip(rows, line_names(rows), strict=True)
+        for row, name in zip(rows, names, strict=True)
     )
     page.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -145,22 +157,34 @@ def _shown(finding: Finding) -> str:
 def plot(cells: Cells, metric: str, path: Path) -> Path:
     """A metric of every law and task: the mean over seeds, its standard error, and each seed as a dot."""
     shown = {task: laws for task, laws in cells.items() if any(metric in values for values in laws.values())}
-    figure, panels = plt.subplots(
-        1, len(shown), figsize=(2.6 * len(shown) + 1.5, 3.4), layout="constrained", squeeze=False
-    )
     names = list(dict.fromkeys(law for laws in shown.values() for law in laws))
+    figure, panels = plt.subplots(
+        1,
+        len(shown),
+        figsize=(2.4 * len(shown) + 0.07 * max(map(len, names)) + 0.5, 0.3 * len(names) + 1.3),
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
+    )
+    distance = metric.startswith(LOWER_IS_BETTER)
     for axes, (task, laws) in zip(panels[0], shown.items(), strict=True):
         for place, law in enumerate(names):
             values = laws.get(law, {}).get(metric, [])
             if values:
                 mean, error = summary(values)
-                axes.errorbar(place, mean, 0.0 if math.isnan(error) else error, fmt="o", color="C0", capsize=3)
-                axes.plot([place] * len(values), values, ".", color="C1", alpha=0.6, markersize=4)
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+                axes.errorbar(mean, place, xerr=0.0 if math.isnan(error) else error, fmt="o", color="C0", capsize=3)
+                axes.plot(values, [place] * len(values), ".", color="C1", alpha=0.6, markersize=4)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.tick_params(axis="x", which="both", labelsize=8)
+        if distance and axes.get_xlim()[0] > 0 and axes.get_xlim()[1] > 10 * axes.get_xlim()[0]:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(task, fontsize=9)
         axes.grid(alpha=0.3)
-    better = "lower" if metric.startswith(LOWER_IS_BETTER) else "higher"
-    panels[0][0].set_ylabel(f"{metric} ({better} is better)")
+    panels[0][0].invert_yaxis()
+    figure.supxlabel(f"{metric} ({'lower' if distance else 'higher'} is better)", fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

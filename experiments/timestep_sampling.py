@@ -43,7 +43,7 @@ from experiments.evaluate import Generation, Inpainting, RePaint, Steps, Togethe
 from experiments.fashion import DEBIAN_FOLDER
 from experiments.judges import AnyJudge, OwnClassifier
 from experiments.law_pictures import describe_laws
-from experiments.report import write_report
+from experiments.report import line_names, run_names, write_report
 from experiments.setup import Experiment
 from experiments.train import configure, run
 
@@ -212,12 +212,9 @@ def claims(distance: str) -> list[Claim]:
         Claim("generation", distance, "Environment", "AsyncPatch"),
     ]
     for family in MASKS:
-        for better, worse in (
-            ("AsyncPatch", f"Synchronous, {RePaint.__name__}"),
-            ("AsyncPatch", "Synchronous"),
-            ("Environment", "AsyncPatch"),
-        ):
-            found += [Claim(f"inpainting, {family}", metric, better, worse) for metric in (distance, "LPIPS", "PSNR")]
+        task = f"inpainting, {family}"
+        found += [Claim(task, metric, "AsyncPatch", "Synchronous, RePaint") for metric in (distance, "LPIPS")]
+        found += [Claim(task, metric, "Environment", "AsyncPatch") for metric in (distance, "LPIPS")]
     return found
 
 
@@ -230,7 +227,8 @@ def report(folder: Path, preset: Preset, table: Table) -> Path:
     distances = [name for row in rows for name in row["values"] if name.startswith(("FD", "FID"))]
     if table == "laws" and distances:
         findings.insert(0, judge_claims(rows, claims(distances[0])))
-    return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings)
+    names = run_names(rows) if table == "tuning" else line_names(rows)
+    return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings, names=names)
 
 
 def main(

@@ -20,7 +20,7 @@ from experiments.claims import Claim, judge_claims
 from experiments.evaluate import Generation, Inpainting, Patches, RePaint, Steps, evaluate, read_rows
 from experiments.judges import OwnClassifier, read_batches, read_images
 from experiments.law_pictures import describe_laws
-from experiments.report import collect, line_names, summary, write_report
+from experiments.report import collect, line_names, run_names, summary, write_report
 from experiments.timestep_sampling import CLAIMED, REPAINT, SCALES, SEEDS, candidates, configuration, jobs, laws
 from experiments.train import configure
 
@@ -152,7 +152,7 @@ def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):
     published = {"AsyncPatch": {"generation": {"precision": 0.75}}}
     page = write_report([*found, other], tmp_path / "report", "A title", published)
     text = (tmp_path / "report" / "report.md").read_text()
-    mean, error = summary(collect([*found, other])["generation"]["AsyncPatch"]["precision"])
+    mean, error = summary(collect([*found, other], ["AsyncPatch"] * 4)["generation"]["AsyncPatch"]["precision"])
     assert error == pytest.approx(0.25)
     assert f"{mean:.4g} ± 0.25 [0.75]" in text
     assert "## inpainting, thin" in text
@@ -214,6 +214,7 @@ def test_a_limit_is_a_share_of_the_other_side(rows):
 def test_laws_of_one_class_are_told_apart_by_what_differs(rows):
     generation, thin, repainted = read_rows(rows)
     assert line_names([generation, repainted]) == ["AsyncPatch", "AsyncPatch, RePaint"]
+    assert run_names([generation | {"run": "half-0"}]) == ["half"]
     thin["experiment"]["timesteps"]["patch_sizes"] = [4]
     assert line_names([generation, thin]) == ["AsyncPatch, patch_sizes [1, 2]", "AsyncPatch, patch_sizes [4]"]
 
