@@ -123,7 +123,7 @@ def laws(side: int) -> dict[str, AbstractTimestepSampler]:
         "patchwise": Patchwise(patches),
         "perlin": Perlin(),
         "async-patch": AsyncPatch(patches),
-        "environment": Environment(EnvironmentLaw(patches, spread=(0.0, 3.0))),
+        "environment": candidates(side)["half"],
         "mean-beta": MeanBeta(),
         "patch-forcing": PatchForcing(patches),
     }
