@@ -112,6 +112,20 @@ class RePaint:
 
 
 @dataclasses.dataclass(frozen=True)
+class Trailing:
+    """All pixels that are to be made, at once; the known ones at a share of their times, and not clean."""
+
+    share: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """All pixels at one time, the known ones noised to it: what a network with one time per image can do in as few
+    calls as the others. RePaint without resampling.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class Generation:
     """Images from noise, every class in turn."""
 
@@ -126,7 +140,7 @@ class Inpainting:
     masks: Square | Extrema | Thin | Wide = dataclasses.field(default_factory=Square)
     count: int = 256
     mask_seed: int = 0
-    method: Together | Patches | RePaint = Together()
+    method: Together | Trailing | Patches | Replacement | RePaint = Together()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,18 +356,25 @@ def completed_images(
             calls = len(times.before)
             made = repaint(batch_key, guided, times, given, seen, some, denoiser.schedule, DDIM(eta=1.0))
         else:
-            plan = _plan(task.method, how.steps, *images.shape[1:3])
-            plans = jax.vmap(inpaint, in_axes=(None, 0))(plan, seen)
+            plan, trail = _plan(task.method, how.steps, *images.shape[1:3]), _trail(task.method)
+            plans = jax.vmap(lambda one, plan=plan, trail=trail: inpaint(plan, one, trail))(seen)
             rule = DDIM(how.eta)
-            made = sample(batch_key, guided, plans, given, some, denoiser.schedule, rule, plan_axes=0)
+            made = sample(batch_key, guided, plans, given, some, denoiser.schedule, rule, plan_axes=0, known=seen)
         parts.append(_as_stored(made))
     return np.concatenate(parts)[: len(images)], calls * _branches(how)
 
 
-def _plan(order: Together | Patches, steps: int, height: int, width: int) -> FixedPlan:
-    if isinstance(order, Together):
-        return synchronous(steps, height, width)
-    return staged(raster(height, width, order.patch), steps, order.overlap)
+def _plan(order: Together | Trailing | Patches | Replacement, steps: int, height: int, width: int) -> FixedPlan:
+    if isinstance(order, Patches):
+        return staged(raster(height, width, order.patch), steps, order.overlap)
+    return synchronous(steps, height, width)
+
+
+def _trail(method: Together | Trailing | Patches | Replacement) -> float:
+    """Times of known pixels as a share of those that are made."""
+    if isinstance(method, Trailing):
+        return method.share
+    return 1.0 if isinstance(method, Replacement) else 0.0
 
 
 def _guided(denoiser: NetworkDenoiser, how: Steps) -> AbstractDenoiser:

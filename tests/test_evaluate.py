@@ -1,6 +1,7 @@
 """Evaluation by rows: what a row states, that it is not made twice, what masks do to it, and the report of rows."""
 
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -17,10 +18,23 @@ from asyncpatch.timesteps import AsyncPatch, Independent, Synchronous
 from asyncpatch.train import RunConfig, init_state, make_mesh, to_json
 from asyncpatch.train.checkpoint import Checkpoints
 from experiments.claims import Claim, judge_claims
-from experiments.evaluate import Generation, Inpainting, Patches, RePaint, Steps, evaluate, read_rows
+from experiments.evaluate import (
+    Generation,
+    Inpainting,
+    Patches,
+    RePaint,
+    Replacement,
+    Steps,
+    Together,
+    Trailing,
+    completed_images,
+    evaluate,
+    read_rows,
+)
 from experiments.judges import OwnClassifier, read_batches, read_images
 from experiments.law_pictures import describe_laws
 from experiments.report import collect, line_names, run_names, summary, write_report
+from experiments.sample import open_denoiser
 from experiments.timestep_sampling import CLAIMED, REPAINT, SCALES, SEEDS, candidates, configuration, jobs, laws
 from experiments.train import configure
 
@@ -211,6 +225,21 @@ def test_a_limit_is_a_share_of_the_other_side(rows):
     assert lines[0][2].startswith("1.03")
 
 
+def test_methods_of_inpainting_keep_what_is_known_and_differ_in_the_rest(run):
+    experiment, denoiser = open_denoiser(run)
+    images, labels = read_images(experiment, experiment.data.held_out, COUNT)
+    known = mask_set(Square(), COUNT, 8, 8, 0)
+    made = {}
+    for method in (Together(), Trailing(0.5), Replacement(), Trailing(1.0)):
+        task = Inpainting(Square(), COUNT, method=method)
+        made[method], calls = completed_images(denoiser, task, FEW, images, labels, known)
+        assert calls == FEW.steps
+        assert np.array_equal(made[method][known], images[known])
+    assert np.array_equal(made[Replacement()], made[Trailing(1.0)])
+    different = [made[method][~known] for method in (Together(), Trailing(0.5), Replacement())]
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(different, 2))
+
+
 def test_laws_of_one_class_are_told_apart_by_what_differs(rows):
     generation, thin, repainted = read_rows(rows)
     assert line_names([generation, repainted]) == ["AsyncPatch", "AsyncPatch, RePaint"]
@@ -232,7 +261,7 @@ def test_description_of_laws_counts_what_the_laws_promise(tmp_path):
 
 def test_the_table_has_the_laws_and_seeds_that_its_claims_need():
     wanted = jobs("laws", 32)
-    assert len(wanted) == len(set(wanted)) == (len(CLAIMED) + 1) * len(SEEDS) + 2
+    assert len(wanted) == len(set(wanted)) == (len(CLAIMED) + 1) * len(SEEDS) + 3
     assert {name for name, _ in wanted} == {*laws(32), REPAINT}
     assert [name for name, _ in wanted[: len(CLAIMED)]] == list(CLAIMED)
 

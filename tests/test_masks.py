@@ -17,6 +17,7 @@ from asyncpatch.masks import (
     Border,
     Extrema,
     Half,
+    OneOf,
     Polarity,
     RandomBox,
     Side,
@@ -45,6 +46,7 @@ LAWS = [
     Half((Side.LEFT, Side.TOP)),
     Thin(),
     Wide(),
+    OneOf((Square(), Thin())),
 ]
 KNOWN = np.array([[True, True, False], [False, True, False]])
 
@@ -111,6 +113,19 @@ def test_border_hides_the_centre():
 )
 def test_half_knows_the_named_side(side, box):
     assert box_of(draw(Half((side,)), count=1, height=7, width=5)[0]) == box
+
+
+def test_a_mixture_draws_its_laws_alike():
+    """Left halves know 24 tokens, squares 36 and extrema 12."""
+    known = draw(OneOf((Half((Side.LEFT,)), Square(), Extrema())))
+    counts = np.unique(known.sum(axis=(1, 2)), return_counts=True)
+    assert counts[0].tolist() == [12, 24, 36]
+    assert stats.chisquare(counts[1]).pvalue > FALSE_ALARM
+
+
+def test_a_mixture_needs_a_law():
+    with pytest.raises(ValueError, match="give at least one"):
+        OneOf(())
 
 
 def test_half_draws_its_sides_alike():

@@ -47,6 +47,7 @@ PLANS = {
     "random order": staged(random_order(jr.key(0), HEIGHT, WIDTH, 1), STEPS, overlap=0.5),
     "window": from_path(Window((1, 2)).sample(jr.key(1), HEIGHT, WIDTH), STEPS),
     "inpainting": inpaint(synchronous(STEPS, HEIGHT, WIDTH), KNOWN),
+    "trailing": inpaint(synchronous(STEPS, HEIGHT, WIDTH), KNOWN, 0.5),
     "outpainting in a spiral": inpaint(staged(spiral(HEIGHT, WIDTH, 1), STEPS), ~KNOWN),
     "by prediction": _HardestLast(STEPS),
 }
@@ -152,6 +153,13 @@ def test_inpainting_holds_the_known_and_moves_the_rest_along_the_plan():
     assert (times[:, :, 2:] == plan.times[:, :, 2:]).all()
 
 
+def test_known_tokens_trail_at_a_share_of_the_plans_times():
+    plan = PLANS["raster"]
+    times = inpaint(plan, KNOWN, 0.25).times
+    np.testing.assert_allclose(times[:, :, :2], 0.25 * plan.times[:, :, :2], rtol=1e-6)
+    assert (times[:, :, 2:] == plan.times[:, :, 2:]).all()
+
+
 def test_plans_are_built_per_image_under_vmap():
     known = jnp.stack([KNOWN, ~KNOWN])
     plans = jax.vmap(inpaint, in_axes=(None, 0))(PLANS["synchronous"], known)
@@ -212,6 +220,9 @@ def test_known_must_be_boolean_and_of_the_plans_shape():
         inpaint(PLANS["synchronous"], KNOWN.astype(jnp.float32))
     with pytest.raises(ValueError, match=r"known is \(6, 4\), the plan's time fields are \(4, 6\)"):
         inpaint(PLANS["synchronous"], KNOWN.T)
+    for trail in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"others' times in .*, got {trail}; 0 holds them clean"):
+            inpaint(PLANS["synchronous"], KNOWN, trail)
 
 
 @pytest.mark.parametrize("steps", [0, -3])

@@ -390,6 +390,7 @@ GOOD = {
     "image": jnp.zeros((4, SIDE, SIDE, 1)),
     "label": jnp.zeros(4, jnp.int32),
     "plan_axes": None,
+    "known": None,
 }
 STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
 
@@ -409,6 +410,7 @@ STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
         ({"plan": synchronous(2, SIDE, 4)}, ValueError, r"plan for 8x8 tokens .* got \(3, 8, 4\)"),
         ({"plan": STACKED}, ValueError, r"got \(3, 3, 8, 8\); .* plan_axes=0"),
         ({"plan": STACKED, "plan_axes": 0}, ValueError, r"leading axis of 4 images, got shapes \[\(3, 3, 8, 8\)\]"),
+        ({"known": jnp.ones((4, SIDE, 2), bool)}, ValueError, r"need known regions \(4, 8, 8\), got \(4, 8, 2\)"),
         ({"plan_axes": 1}, ValueError, r"plan_axes is None .* or 0 .*, got 1"),
     ],
 )
@@ -432,6 +434,7 @@ def test_bad_input_is_refused_before_any_compute(changed, error, message):
             FLOW,
             DDIM(0.0),
             plan_axes=arguments["plan_axes"],
+            known=arguments["known"],
         )
 
 

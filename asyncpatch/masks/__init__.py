@@ -9,6 +9,7 @@ its masks by their hash (`mask_hash`), so that two results can be told to rest o
 """
 
 from asyncpatch.masks.base import AbstractMaskLaw as AbstractMaskLaw
+from asyncpatch.masks.base import OneOf as OneOf
 from asyncpatch.masks.boxes import Extrema as Extrema
 from asyncpatch.masks.boxes import RandomBox as RandomBox
 from asyncpatch.masks.boxes import Square as Square

@@ -1,8 +1,10 @@
-"""What a law of known regions is."""
+"""What a law of known regions is, and a mixture of several."""
 
 import abc
 
 import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 
@@ -16,6 +18,24 @@ class AbstractMaskLaw(eqx.Module):
     @abc.abstractmethod
     def __call__(self, key: PRNGKeyArray, height: int, width: int) -> Bool[Array, "{height} {width}"]:
         """A random known region of a grid of `height x width` tokens."""
+
+
+class OneOf(AbstractMaskLaw):
+    """Each time one of several laws, all equally likely. Costs as much as all of them: a batch draws from each.
+
+    Raises `ValueError` if there is no law.
+    """
+
+    laws: tuple[AbstractMaskLaw, ...]
+
+    def __check_init__(self):
+        if not self.laws:
+            raise ValueError("a mixture of mask laws needs a law, got none; give at least one")
+
+    def __call__(self, key: PRNGKeyArray, height: int, width: int) -> Bool[Array, "{height} {width}"]:
+        choice_key, mask_key = jr.split(key)
+        drawn = jnp.stack([law(mask_key, height, width) for law in self.laws])
+        return drawn[jr.randint(choice_key, (), 0, len(self.laws))]
 
 
 def check_grid(height: int, width: int) -> None:

@@ -40,17 +40,24 @@ class FixedPlan(AbstractPlan):
         return state + 1, self.times[state + 1]
 
 
-def inpaint(plan: FixedPlan, known: Known) -> FixedPlan:
+def inpaint(plan: FixedPlan, known: Known, trail: float = 0.0) -> FixedPlan:
     """Hold the known tokens at 0 throughout, and let the unknown ones follow `plan`.
 
-    Outpainting is this function with another region. Raises `ValueError` if the shapes differ, and `TypeError` if
-    `known` is not boolean: the polarity of a mask of numbers is anybody's guess.
+    Outpainting is this function with another region. With a `trail` in (0, 1] the known tokens are at that share of the
+    plan's times, and `sample` must be told of them: 0 conditions exactly if the network is exact, 1 is what samplers
+    for one time per image do (replacement), and between them a network meets fields that are less unlike those it was
+    trained on. Raises `ValueError` if the shapes differ or `trail` leaves [0, 1], and `TypeError` if `known` is not
+    boolean: the polarity of a mask of numbers is anybody's guess.
     """
+    if not 0 <= trail <= 1:
+        raise ValueError(
+            f"known tokens trail at a share of the others' times in [0, 1], got {trail}; 0 holds them clean"
+        )
     if known.dtype != bool:
         raise TypeError(f"known must be boolean, True where a token is observed, got dtype {known.dtype}; compare it")
     if known.shape != plan.times.shape[1:]:
         raise ValueError(f"known is {known.shape}, the plan's time fields are {plan.times.shape[1:]}; make them equal")
-    return FixedPlan(jnp.where(known[None], 0.0, plan.times))
+    return FixedPlan(jnp.where(known[None], trail, 1.0) * plan.times)
 
 
 def check_plan(times: Float[Array, "..."], height: int, width: int) -> None:

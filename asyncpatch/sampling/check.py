@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from asyncpatch.plans import AbstractPlan
 from asyncpatch.process import AbstractDenoiser, check_labels
@@ -28,6 +28,16 @@ def check_inputs(
     # A plan of the wrong size says so in `init`; asking for its shape alone computes nothing.
     start = eqx.filter_vmap(lambda plan: plan.init(*image.shape[1:3]), in_axes=(axis,), axis_size=image.shape[0])
     eqx.filter_eval_shape(start, plan)
+
+
+def check_known_of(
+    known: Bool[Array, "known_batch known_height known_width"] | None, image: Float[Array, "batch height width channel"]
+) -> None:
+    """Raises `ValueError` unless there is a known region for every image, of its height and width."""
+    if known is not None and known.shape != image.shape[:3]:
+        raise ValueError(
+            f"images of shape {image.shape} need known regions {image.shape[:3]}, got {known.shape}; give one an image"
+        )
 
 
 def _check_image(image: Array) -> None:

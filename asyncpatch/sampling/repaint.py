@@ -22,7 +22,7 @@ from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
 from asyncpatch.plans import synchronous
 from asyncpatch.process import AbstractDenoiser, corrupt
 from asyncpatch.sampling.base import AbstractStepRule
-from asyncpatch.sampling.check import check_inputs
+from asyncpatch.sampling.check import check_inputs, check_known_of
 from asyncpatch.shapes import Image, Known, Label
 
 
@@ -72,8 +72,7 @@ def repaint(
     Raises `ValueError` or `TypeError` for inputs that do not fit.
     """
     check_inputs(denoiser, synchronous(1, *image.shape[1:3]), image, label, None)
-    if known.shape != image.shape[:3]:
-        raise ValueError(f"images of shape {image.shape} need known regions {image.shape[:3]}, got {known.shape}")
+    check_known_of(known, image)
     return _batch(key, denoiser, times, image, known, label, schedule, rule)
 
 
