@@ -64,18 +64,36 @@ def task_name(row: dict) -> str:
 
 
 def line_names(rows: list[dict]) -> list[str]:
-    """Of each row: the class of its law of training times, the settings that tell it from others of that class among
-    the rows, and the method if it is not the ordinary one.
+    """Of each row: the class of its law of training times, the method if it is not the ordinary one, and of the law,
+    the method, the checkpoint and the steps those settings that tell it from rows that would be called the same.
     """
-    laws = [row["experiment"]["timesteps"] for row in rows]
-    settings = [_leaves(law) for law in laws]
     names = []
-    for row, law, own in zip(rows, laws, settings, strict=True):
-        kin = [other for other in settings if other["type"] == own["type"]]
-        told = [f"{key} {value}" for key, value in own.items() if any(other.get(key) != value for other in kin)]
-        method = _class(row["task"].get("order") or row["task"].get("method"))
-        names.append(", ".join([_class(law), *told, *([] if method == "Together" else [method])]))
+    for row in rows:
+        law, kind = row["experiment"]["timesteps"], _class(_method(row))
+        laws = [other["experiment"]["timesteps"] for other in rows]
+        kin = [other for other, its in zip(rows, laws, strict=True) if its == law and _class(_method(other)) == kind]
+        kin = [other for other in kin if task_name(other) == task_name(row)]
+        told_of_law = _telling(law, [other for other in laws if other["type"] == law["type"]])
+        told = _telling(_drawing(row), [_drawing(other) for other in kin])
+        names.append(", ".join([_class(law), *told_of_law, *([] if kind == "Together" else [kind]), *told]))
     return names
+
+
+def _method(row: dict) -> dict:
+    return row["task"].get("order") or row["task"]["method"]
+
+
+def _drawing(row: dict) -> dict:
+    """All that decides how a row's images were drawn from the network, but for the seed."""
+    return _method(row) | row["how"] | {"step": row["step"], "seed": None}
+
+
+def _telling(own: dict, kin: Sequence[dict]) -> list[str]:
+    """The settings in which not all kin are equal."""
+    settings = [_leaves(other) for other in kin]
+    return [
+        f"{key} {value}" for key, value in _leaves(own).items() if any(other.get(key) != value for other in settings)
+    ]
 
 
 def run_names(rows: list[dict]) -> list[str]:

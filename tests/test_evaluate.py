@@ -1,5 +1,6 @@
 """Evaluation by rows: what a row states, that it is not made twice, what masks do to it, and the report of rows."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -247,6 +248,22 @@ def test_laws_of_one_class_are_told_apart_by_what_differs(rows):
     assert run_names([generation | {"run": "half-0"}]) == ["half"]
     thin["experiment"]["timesteps"]["patch_sizes"] = [4]
     assert line_names([generation, thin]) == ["AsyncPatch, patch_sizes [1, 2]", "AsyncPatch, patch_sizes [4]"]
+
+
+def test_rows_that_were_drawn_differently_are_not_taken_for_seeds_of_one(rows):
+    _, row, repainted = read_rows(rows)
+    noisier, later = row | {"how": row["how"] | {"eta": 1.0}}, row | {"step": 7}
+    other_seed = row | {"how": row["how"] | {"seed": 1}}
+    assert line_names([row, other_seed]) == ["AsyncPatch", "AsyncPatch"]
+    assert line_names([row, noisier]) == ["AsyncPatch, eta 0.5", "AsyncPatch, eta 1.0"]
+    assert line_names([row, later]) == ["AsyncPatch, step 0", "AsyncPatch, step 7"]
+    longer = copy.deepcopy(repainted)
+    longer["task"]["method"]["resamplings"] = 3
+    assert line_names([repainted, longer]) == [
+        "AsyncPatch, RePaint, resamplings 2",
+        "AsyncPatch, RePaint, resamplings 3",
+    ]
+    assert line_names([row, repainted]) == ["AsyncPatch", "AsyncPatch, RePaint"]
 
 
 def test_description_of_laws_counts_what_the_laws_promise(tmp_path):
