@@ -32,23 +32,33 @@ class Claim:
         return self.metric.startswith(LOWER_IS_BETTER)
 
     @property
-    def text(self) -> str:
-        """The claim in words."""
+    def statement(self) -> str:
+        """The claim in words, whatever the task."""
         return (
-            f"{self.task}: {self.metric} of {self.better} / {self.worse} is below {self.limit:g}"
+            f"{self.metric} of {self.better} / {self.worse} is below {self.limit:g}"
             if self.is_ratio
-            else f"{self.task}: {self.metric} of {self.better} - {self.worse} is above 0"
+            else f"{self.metric} of {self.better} - {self.worse} is above 0"
         )
 
 
-def judge_claims(rows: list[dict], claims: Sequence[Claim]) -> Finding:
-    """A line a claim: what was measured over the seeds that both sides have, and whether it holds."""
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What was measured of a claim over the seeds that both sides have, and whether it holds."""
+
+    claim: Claim
+    seeds: int
+    measured: str
+    holds: str
+
+
+def judge_claims(rows: list[dict], claims: Sequence[Claim]) -> list[Judged]:
+    """Judge each claim by rows."""
     values = {
         (name, task_name(row), metric, row["experiment"]["training"]["seed"]): estimate["value"]
         for row, name in zip(rows, line_names(rows), strict=True)
         for metric, estimate in row["values"].items()
     }
-    lines = []
+    judged = []
     for claim in claims:
         sides = [
             {seed: value for (*key, seed), value in values.items() if key == [name, claim.task, claim.metric]}
@@ -56,12 +66,33 @@ def judge_claims(rows: list[dict], claims: Sequence[Claim]) -> Finding:
         ]
         seeds = sorted(sides[0].keys() & sides[1].keys())
         pairs = np.asarray([[side[seed] for side in sides] for seed in seeds]).reshape(-1, 2)
-        lines.append((claim.text, str(len(seeds)), *_verdict(claim, pairs)))
+        judged.append(Judged(claim, len(seeds), *_verdict(claim, pairs)))
+    return judged
+
+
+def show_claims(title: str, judged: Sequence[Judged]) -> Finding:
+    """A line a statement, a column a task."""
+    tasks = list(dict.fromkeys(one.claim.task for one in judged))
+    lines: dict[str, dict[str, Judged]] = {}
+    for one in judged:
+        lines.setdefault(one.claim.statement, {})[one.claim.task] = one
     note = (
         "Networks of one seed are compared with each other. A verdict other than 'cannot tell' is wrong in "
         f"{DOUBT:.0%} of cases, if seeds scatter normally (one-sided t-test)."
     )
-    return Finding("Claims", ("claim", "seeds", "measured", "holds"), lines, note)
+    return Finding(
+        title,
+        ("claim", "seeds", *tasks),
+        [
+            (
+                statement,
+                str(max(one.seeds for one in found.values())),
+                *(f"{found[task].measured}: {found[task].holds}" if task in found else "" for task in tasks),
+            )
+            for statement, found in lines.items()
+        ],
+        note,
+    )
 
 
 def _verdict(claim: Claim, pairs: np.ndarray) -> tuple[str, str]:

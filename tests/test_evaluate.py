@@ -18,7 +18,7 @@ from asyncpatch.metrics import hash_images, save_classifier, train_classifier
 from asyncpatch.timesteps import AsyncPatch, Independent, Synchronous
 from asyncpatch.train import RunConfig, init_state, make_mesh, to_json
 from asyncpatch.train.checkpoint import Checkpoints
-from experiments.claims import Claim, judge_claims
+from experiments.claims import Claim, judge_claims, show_claims
 from experiments.evaluate import (
     Generation,
     Inpainting,
@@ -211,19 +211,35 @@ def test_claims_are_judged_seed_by_seed(rows, better, worse, verdict):
     claims = [
         Claim("generation", metric, "AsyncPatch", "Synchronous") for metric in ("FD-classifier", "class accuracy")
     ]
-    distance, accuracy = judge_claims(made, claims).lines
-    assert distance[3] == accuracy[3] == verdict
-    assert int(distance[1]) == len(better)
+    distance, accuracy = judge_claims(made, claims)
+    assert distance.holds == accuracy.holds == verdict
+    assert distance.seeds == len(better)
 
 
 def test_a_limit_is_a_share_of_the_other_side(rows):
     made = rows_of_seeds(rows, [10.3, 20.5, 5.2], [10.0, 20.0, 5.0])
-    lines = judge_claims(
+    judged = judge_claims(
         made, [Claim("generation", "FD-classifier", "AsyncPatch", "Synchronous", limit) for limit in (1.0, 1.05)]
-    ).lines
-    assert [line[3] for line in lines] == ["no", "yes"]
-    assert lines[0][2] == lines[1][2]
-    assert lines[0][2].startswith("1.03")
+    )
+    assert [one.holds for one in judged] == ["no", "yes"]
+    assert judged[0].measured == judged[1].measured
+    assert judged[0].measured.startswith("1.03")
+
+
+def test_claims_are_shown_by_statement_and_task(rows):
+    made = rows_of_seeds(rows, [8.0, 16.0, 4.0], [10.0, 20.0, 5.1])
+    two = [Claim(task, "FD-classifier", "AsyncPatch", "Synchronous") for task in ("generation", "inpainting, thin")]
+    shown = show_claims(
+        "Claims", [*judge_claims(made, two), *judge_claims(made, [dataclasses.replace(two[0], limit=2)])]
+    )
+    assert shown.head == ("claim", "seeds", "generation", "inpainting, thin")
+    first, second = shown.lines
+    assert first[0] == "FD-classifier of AsyncPatch / Synchronous is below 1"
+    assert first[1] == "3"
+    assert first[2].startswith("0.79")
+    assert first[2].endswith(": yes")
+    assert first[3] == "-: not measured"
+    assert second[3] == ""
 
 
 def test_methods_of_inpainting_keep_what_is_known_and_differ_in_the_rest(run):
