@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import matplotlib
 
@@ -11,6 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from asyncpatch.losses import SiD2
+from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.timesteps import AbstractTimestepSampler
 from experiments.report import Finding
 
@@ -19,6 +22,9 @@ FIELDS = 4000
 
 SHOWN = 4
 """Fields that are shown of each law."""
+
+ONE_TIME = 0.05
+"""A field looks like generation if its times deviate by less."""
 
 KNOWN, HIDDEN, SHARE = 0.02, 0.5, 0.1
 """A field looks like inpainting if this share of pixels is below `KNOWN`, and this share above `HIDDEN`."""
@@ -32,38 +38,34 @@ def describe_laws(laws: dict[str, AbstractTimestepSampler], side: int, picture: 
 
     fields = {name: draw(law) for name, law in laws.items()}
     _draw(fields, picture)
-    head = (
-        "law",
-        "pixels below 0.05",
-        "pixels above 0.95",
-        "means below 0.05",
-        "means above 0.95",
-        "deviation in an image",
-        "fields like inpainting",
-    )
     note = (
         f"{FIELDS} fields of {side}x{side}, seed {seed}. Under U(0,1) each of the first four shares is 5%. A sampler "
-        "of whole images meets every mean alike, with no deviation in an image. A field counts as like inpainting if "
-        f"at least {SHARE:.0%} of its pixels are below {KNOWN} and {SHARE:.0%} above {HIDDEN}."
+        f"of whole images meets every mean alike, with no deviation in an image: a field is like generation if its "
+        f"deviation is below {ONE_TIME}, and like inpainting if at least {SHARE:.0%} of its pixels are below {KNOWN} "
+        f"and {SHARE:.0%} above {HIDDEN}. The weight of the loss is that of SiD2, in the mean over pixels and as a "
+        "share of what it is under U(0,1): times near 0 and 1 teach little."
     )
-    lines = [
-        (name, *(f"{share:.1%}" if i != 4 else f"{share:.3f}" for i, share in enumerate(_shares(drawn))))
-        for name, drawn in fields.items()
-    ]
-    return Finding("Laws of training times", head, lines, note, picture.name)
+    lines = [(name, *_measures(drawn).values()) for name, drawn in fields.items()]
+    return Finding("Laws of training times", ("law", *_measures(fields[next(iter(fields))])), lines, note, picture.name)
 
 
-def _shares(fields: np.ndarray) -> tuple[float, ...]:
-    means = fields.mean(axis=(1, 2))
+def _measures(fields: np.ndarray) -> dict[str, str]:
+    """What a law is like, by the name of its column."""
+    means, deviations = fields.mean(axis=(1, 2)), fields.std(axis=(1, 2))
     known, hidden = (np.mean(part, axis=(1, 2)) >= SHARE for part in (fields < KNOWN, fields > HIDDEN))
-    return (
-        float(np.mean(fields < 0.05)),
-        float(np.mean(fields > 0.95)),
-        float(np.mean(means < 0.05)),
-        float(np.mean(means > 0.95)),
-        float(np.sqrt(np.mean(fields.var(axis=(1, 2))))),
-        float(np.mean(known & hidden)),
+    weight, evenly = (
+        np.mean(SiD2()(RectifiedFlow(), times)) for times in map(jnp.asarray, (fields, np.linspace(0, 1, 10_001)))
     )
+    return {
+        "pixels below 0.05": f"{np.mean(fields < 0.05):.1%}",
+        "pixels above 0.95": f"{np.mean(fields > 0.95):.1%}",
+        "means below 0.05": f"{np.mean(means < 0.05):.1%}",
+        "means above 0.95": f"{np.mean(means > 0.95):.1%}",
+        "deviation in an image": f"{np.sqrt(np.mean(deviations**2)):.3f}",
+        "weight of the loss": f"{weight / evenly:.2f}",
+        "fields like generation": f"{np.mean(deviations < ONE_TIME):.1%}",
+        "fields like inpainting": f"{np.mean(known & hidden):.1%}",
+    }
 
 
 def _draw(fields: dict[str, np.ndarray], path: Path) -> None:

@@ -247,7 +247,9 @@ def _cell(values: list[float], published: float | None) -> str:
     if not values:
         return "-" + beside
     mean, error = summary(values)
-    return (f"{mean:.4g}" if math.isnan(error) else f"{mean:.4g} ± {error:.2g}") + beside
+    # Two digits, of large errors too; what rounding alone leaves of equal values is no error.
+    shown = f"{float(f'{error:.1e}') if error > 1e-12 * abs(mean) else 0:g}"
+    return (f"{mean:.4g}" if math.isnan(error) else f"{mean:.4g} ± {shown}") + beside
 
 
 def _metrics(cells: Cells) -> list[str]:

@@ -287,10 +287,15 @@ def test_description_of_laws_counts_what_the_laws_promise(tmp_path):
     shares = {name: [float(cell.rstrip("%")) for cell in cells] for name, *cells in found.lines}
     assert (tmp_path / "laws.png").is_file()
     assert np.allclose(shares["one"][:4], 5, atol=1.5)
-    assert shares["one"][4:] == [0, 0]
+    assert shares["one"][4] == 0
+    assert shares["one"][6:] == [100, 0]
     assert np.allclose(shares["each"][:2], 5, atol=0.3)
     assert shares["each"][2:4] == [0, 0]
     assert abs(shares["each"][4] - 12**-0.5) < 0.005
+    assert abs(shares["one"][5] - 1) < 0.05, "both laws have uniform times, and thus the same weight"
+    assert abs(shares["each"][5] - 1) < 0.02
+    assert shares["each"][6] == 0
+    assert shares["each"][7] < 1
 
 
 def test_the_table_has_the_laws_and_seeds_that_its_claims_need():
