@@ -194,7 +194,7 @@ def plot(cells: Cells, metric: str, path: Path) -> Path:
                 axes.plot(values, [place] * len(values), ".", color="C1", alpha=0.6, markersize=4)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.tick_params(axis="x", which="both", labelsize=8)
-        if distance and axes.get_xlim()[0] > 0 and axes.get_xlim()[1] > 10 * axes.get_xlim()[0]:
+        if distance and axes.get_xlim()[0] > 0 and axes.get_xlim()[1] > 4 * axes.get_xlim()[0]:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter("{x:g}")

@@ -34,7 +34,8 @@ class OneOf(AbstractMaskLaw):
 
     def __call__(self, key: PRNGKeyArray, height: int, width: int) -> Bool[Array, "{height} {width}"]:
         choice_key, mask_key = jr.split(key)
-        drawn = jnp.stack([law(mask_key, height, width) for law in self.laws])
+        # One key for all, as only one of them is kept.
+        drawn = jnp.stack([law(jr.clone(mask_key), height, width) for law in self.laws])
         return drawn[jr.randint(choice_key, (), 0, len(self.laws))]
 
 
