@@ -410,6 +410,7 @@ STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
         ({"plan": synchronous(2, SIDE, 4)}, ValueError, r"plan for 8x8 tokens .* got \(3, 8, 4\)"),
         ({"plan": STACKED}, ValueError, r"got \(3, 3, 8, 8\); .* plan_axes=0"),
         ({"plan": STACKED, "plan_axes": 0}, ValueError, r"leading axis of 4 images, got shapes \[\(3, 3, 8, 8\)\]"),
+        ({"known": jnp.ones((4, SIDE, SIDE))}, TypeError, "known must be boolean, .* got dtype float32"),
         ({"known": jnp.ones((4, SIDE, 2), bool)}, ValueError, r"need known regions \(4, 8, 8\), got \(4, 8, 2\)"),
         ({"plan_axes": 1}, ValueError, r"plan_axes is None .* or 0 .*, got 1"),
     ],

@@ -33,7 +33,9 @@ def check_inputs(
 def check_known_of(
     known: Bool[Array, "known_batch known_height known_width"] | None, image: Float[Array, "batch height width channel"]
 ) -> None:
-    """Raises `ValueError` unless there is a known region for every image, of its height and width."""
+    """Raises `ValueError` unless there is a known region for every image, and `TypeError` unless it is boolean."""
+    if known is not None and known.dtype != bool:
+        raise TypeError(f"known must be boolean, True where a token is observed, got dtype {known.dtype}; compare it")
     if known is not None and known.shape != image.shape[:3]:
         raise ValueError(
             f"images of shape {image.shape} need known regions {image.shape[:3]}, got {known.shape}; give one an image"
