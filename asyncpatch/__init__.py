@@ -3,4 +3,4 @@
 The nouns are introduced in the README; `asyncpatch.shapes` states the axes and the direction of time.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,6 +1,6 @@
 """Speed, as ratios measured side by side in one run: nothing here asserts anything.
 
-    nox -s bench
+    python -m experiments.bench          # or nox -s bench; a quarter of an hour on two cores
 
 Prints the train step with a time field against the same network with one time for the image, every law of training
 times against a train step of the 60M network, the train step against torch and diffusers where they are installed
@@ -30,9 +30,9 @@ from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, Prediction
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler, Synchronous
-from experiments.bench_data import bench_preparation
-from experiments.provenance import commit
-from experiments.train import LAWS
+from asyncpatch.train import commit
+from experiments.parts.bench_data import bench_preparation
+from experiments.parts.laws import LAWS
 
 PEER = UNetConfig(channels=1, num_classes=0, base=32, multipliers=(1, 2, 2), blocks=2, attention=(False,) * 3)
 """The shape that is compared with torch: no attention, as its implementations differ."""
@@ -64,7 +64,7 @@ def train_step_of(denoiser: AbstractDenoiser, batch: int, size: int, channels: i
             time_key, noise_key = jr.split(key)
             t = Synchronous()(time_key, size, size)
             noise = jr.normal(noise_key, image.shape)
-            return denoising_loss(eqx.combine(weights, rest), RectifiedFlow(), SiD2(), image, t, noise, jnp.asarray(-1))
+            return denoising_loss(eqx.combine(weights, rest), SiD2(), image, t, noise, jnp.asarray(-1))
 
         return jnp.mean(jax.vmap(image_loss)(jr.split(key, batch), images))
 
@@ -146,7 +146,7 @@ def bench_peers(batch: int, rounds: int) -> None:
     if missing:
         print(f"torch and diffusers: not compared, as {' and '.join(missing)} cannot be imported")
         return
-    from experiments import bench_torch
+    from experiments.parts import bench_torch
 
     candidates = {
         "asyncpatch": train_step_of(NetworkDenoiser(network(PEER), RectifiedFlow()), batch, 32, 1),

@@ -10,15 +10,11 @@ from pathlib import Path
 
 import tyro
 
-from asyncpatch.data import IdxFiles
+from asyncpatch.runs import SamplingConfig, configure
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import OptimizerConfig, RunConfig
-from experiments.show import train_and_show
-from experiments.tasks import SamplingConfig
-from experiments.train import configure
-
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package puts the files."""
+from experiments.parts.fashion_mnist import DEBIAN_FOLDER, fashion_mnist
+from experiments.parts.show import train_and_show
 
 
 def fashion(
@@ -37,9 +33,8 @@ def fashion(
         sampling: how samples are drawn.
         seed: of weights, batches and noise.
     """
-    source = IdxFiles(str(data / "train-images-idx3-ubyte.gz"), str(data / "train-labels-idx1-ubyte.gz"))
     experiment = configure(
-        source,
+        fashion_mnist(data),
         "fashion",
         AsyncPatch((1, 2, 4, 8, 16, 32)),
         pad_to=32,

@@ -31,8 +31,8 @@ from asyncpatch.paths import (
     raster,
     spiral,
 )
-from experiments.bound_pictures import Row, as_table, draw_comparison, make_rows
-from experiments.bounds import Effort, Ends, Model, open_model, progress_bar, write_record
+from experiments.parts.bound_pictures import Row, as_table, draw_comparison, make_rows
+from experiments.parts.bounds import Effort, Ends, Model, open_model, progress_bar, write_record
 
 MIXED_SPREAD = (0.0, 2.0)
 """Spreads of `environment-mixed`: from the diagonal to patches that move nearly one at a time."""

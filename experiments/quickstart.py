@@ -11,11 +11,10 @@ from pathlib import Path
 import tyro
 
 from asyncpatch.data import Digits
+from asyncpatch.runs import SamplingConfig, configure
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import OptimizerConfig, RunConfig
-from experiments.show import train_and_show
-from experiments.tasks import SamplingConfig
-from experiments.train import configure
+from experiments.parts.show import train_and_show
 
 
 def quickstart(

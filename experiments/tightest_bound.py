@@ -45,13 +45,13 @@ from asyncpatch.paths import (
     start_learning,
 )
 from asyncpatch.process import GaussianDenoiser
-from experiments.bound_pictures import Row, as_table, draw_gaps, draw_learning, draw_sweep, make_rows
-from experiments.bounds import Effort, Ends, Model, open_model, progress_bar, take, write_record
-from experiments.consistency import Gap, consistency_gap
-from experiments.learn_path import FitConfig, fit
+from asyncpatch.runs import open_batches
 from experiments.likelihood import compare
-from experiments.rescheduled import Rescheduled
-from experiments.setup import open_batches
+from experiments.parts.bound_pictures import Row, as_table, draw_gaps, draw_learning, draw_sweep, make_rows
+from experiments.parts.bounds import Effort, Ends, Model, open_model, progress_bar, take, write_record
+from experiments.parts.consistency import Gap, consistency_gap
+from experiments.parts.learn_path import FitConfig, fit
+from experiments.parts.rescheduled import Rescheduled
 
 COMMAND = "python -m experiments.tightest_bound"
 
@@ -80,11 +80,11 @@ def sweep_laws(
     """
     one_group = jnp.zeros(model.images.shape[1:3], jnp.int32)
     laws: dict[str, AbstractPathLaw] = {"synchronous": Synchronous()}
-    for name, schedule in ({"log-linear": model.schedule} | schedules).items():
+    for name, schedule in ({"log-linear": model.denoiser.schedule} | schedules).items():
         for patch in patches:
             for spread in spreads:
                 law = AnyOrder(patch) if np.isinf(spread) else start_learning(one_group, spread, 1, patch)
-                laws[f"{name}, {patch}x{patch}, c = {spread:g}"] = Rescheduled(law, schedule, model.schedule)
+                laws[f"{name}, {patch}x{patch}, c = {spread:g}"] = Rescheduled(law, schedule, model.denoiser.schedule)
     return laws
 
 
@@ -133,7 +133,7 @@ def gaussian_twin(model: Model) -> Model:
     pixels = np.asarray(model.images, np.float64).reshape(len(model.images), -1)
     covariance = np.cov(pixels, rowvar=False) + RIDGE * np.eye(pixels.shape[1])
     mean = jnp.asarray(pixels.mean(axis=0).reshape(shape), jnp.float32)
-    denoiser = GaussianDenoiser(mean, jnp.asarray(covariance, jnp.float32), model.schedule)
+    denoiser = GaussianDenoiser(mean, jnp.asarray(covariance, jnp.float32), model.denoiser.schedule)
     return dataclasses.replace(model, denoiser=denoiser)
 
 

@@ -78,7 +78,7 @@ def quadrature_rows(side: int, size: Size, slopes) -> list[Row]:
     for number, (name, law) in enumerate(laws(side, size).items()):
         for draw in range(1 if isinstance(law, Synchronous | Staged) else PATHS[size]):
             path = draw_path(jr.fold_in(jr.key(number), draw), law, side)
-            nats = rest + line_integral(denoiser, FAR, spread, path, slopes)
+            nats = rest + line_integral(denoiser, spread, path, slopes)
             what = f"bound, d = {side**2}, {name}, path {draw + 1}: the entropy"
             rows.append(Row(what, nats, truth, ACCURACY, "quadrature in 64 bits and ends"))
     return rows
@@ -91,7 +91,7 @@ def posterior_row(side: int, denoiser, spread: np.ndarray) -> Row:
     variance = jnp.asarray(np.diag(np.linalg.inv(np.linalg.inv(spread) + np.diag(snr))))
     slope = FAR.min_log_snr - FAR.max_log_snr
     expected = (-0.5 * slope * jnp.asarray(snr) * variance).reshape(t.shape)
-    gap = jnp.max(jnp.abs(error_rates(denoiser, FAR, jnp.asarray(spread), t) - expected))
+    gap = jnp.max(jnp.abs(error_rates(denoiser, jnp.asarray(spread), t) - expected))
     return Row(f"errors of the denoiser, d = {side**2}: the posterior variance", float(gap), 0.0, 1e-9, "rounding")
 
 
@@ -113,7 +113,7 @@ def estimate_row(side: int, number: int, name: str, law: AbstractPathLaw, design
     images = (jr.normal(data_key, (IMAGES, side**2)) @ root.T).reshape(-1, side, side, 1)
     denoiser = GaussianDenoiser(jnp.zeros((side, side, 1)), jnp.asarray(spread, jnp.float32), NEAR)
     labels = jnp.full(IMAGES, NULL_LABEL)
-    found = evaluate(draw_key, denoiser, NEAR, law, design, Continuous(), images, labels, DRAWS)
+    found = evaluate(draw_key, denoiser, law, design, Continuous(), images, labels, DRAWS)
     gap = float(np.mean(found.nats + log_density(np.asarray(images), spread)))
     error = float(np.sqrt(np.sum(found.draw_error**2)) / IMAGES)
     left_open = 0.5 * float(np.trace(np.linalg.inv(spread))) * float(np.exp(-NEAR.max_log_snr))

@@ -80,7 +80,7 @@ def bound_rows(paths: int, subject) -> list[Row]:
     leads = jr.uniform(jr.key(0), (paths, SIDE, SIDE), minval=-1.0)
     leads = leads.at[0].set(jnp.array([[1.0, -1.0], [1.0, -1.0]]))
     rest, truth = ends(SCHEDULE, spread), entropy(spread)
-    nats = [rest + line_integral(denoiser, SCHEDULE, spread, subject(lead)) for lead in leads]
+    nats = [rest + line_integral(denoiser, spread, subject(lead)) for lead in leads]
     off = max(abs(value - truth) for value in nats)
     return [Row(f"bound minus entropy, most of {paths} paths", off, 0.0, 1e-6, "quadrature in 64 bits and ends")]
 

@@ -47,7 +47,7 @@ Score = Callable[[AbstractDenoiser, Image, TimeField, Image], Image]
 
 def score_beside_known(denoiser: AbstractDenoiser, image: Image, t: TimeField, noise: Image) -> Image:
     """The joint score."""
-    return joint_score(denoiser, SCHEDULE, corrupt(SCHEDULE, image, t, noise), t)
+    return joint_score(denoiser, corrupt(denoiser.schedule, image, t, noise), t)
 
 
 def score_beside_noised(denoiser: AbstractDenoiser, image: Image, t: TimeField, noise: Image) -> Image:

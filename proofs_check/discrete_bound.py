@@ -181,7 +181,7 @@ def _drawn_bounds(draws: int) -> np.ndarray:
     grid = jnp.asarray(fields).reshape(-1, *shape[:2])
 
     def nats(key, image, noise):
-        diffusion = grid_diffusion_nats(key, denoiser, SCHEDULE, grid, image, jnp.int32(NULL_LABEL))
+        diffusion = grid_diffusion_nats(key, denoiser, grid, image, jnp.int32(NULL_LABEL))
         return diffusion + Continuous().nats(SCHEDULE, image, noise) + prior_nats(SCHEDULE, image)
 
     draw = np.random.default_rng(12)

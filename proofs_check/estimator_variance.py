@@ -124,7 +124,7 @@ def draw(design: AbstractDesign, tokens: int, draws: int) -> tuple[np.ndarray, n
 def _draw(keys, denoiser, image, design):
     def one(key):
         points = design.draw(key, WALK, *image.shape)
-        read = partial(error_rate, denoiser, SCHEDULE, image)
+        read = partial(error_rate, denoiser, image)
         rates = jax.vmap(lambda t, noise: read(t, noise, jnp.int32(NULL_LABEL)))(points.times, points.noise)
         return jnp.sum(points.weights * rates), jnp.sum(points.weights)
 

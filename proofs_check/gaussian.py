@@ -65,11 +65,9 @@ def ends(schedule: AbstractNoiseSchedule, spread: Float[np.ndarray, "tokens toke
     return float(prior_nats(schedule, typical) + decoder)
 
 
-def error_rates(
-    denoiser: AbstractDenoiser, schedule: AbstractNoiseSchedule, spread: Float[Array, "tokens tokens"], t: TimeField
-) -> TimeField:
+def error_rates(denoiser: AbstractDenoiser, spread: Float[Array, "tokens tokens"], t: TimeField) -> TimeField:
     """`-(1/2) log_snr'(t_i) E |eps_i - epshat_i|^2` of a denoiser that is linear in `z`, in closed form."""
-    label = jnp.int32(NULL_LABEL)
+    schedule, label = denoiser.schedule, jnp.int32(NULL_LABEL)
     units = jnp.eye(t.size, dtype=t.dtype).reshape(t.size, *t.shape, 1)
     response = jax.vmap(lambda z: denoiser(z, t, label).noise.ravel(), out_axes=1)(units)
     on_noise = jnp.eye(t.size, dtype=t.dtype) - response * schedule.sigma(t).ravel()[None, :]
@@ -85,7 +83,7 @@ def draw_path(key: PRNGKeyArray, law: AbstractPathLaw, side: int) -> AbstractPat
     return law.sample(key, side, side)
 
 
-def line_integral(denoiser, schedule, spread, path: AbstractPath, slopes=derivative) -> float:
+def line_integral(denoiser, spread, path: AbstractPath, slopes=derivative) -> float:
     """`int_0^1 sum_i slopes_i(r) D_i(path(r)) dr`, which is the bound without its ends if slopes are the path's."""
     points, weights = nodes(path)
     # Filled up with nodes of weight 0, so that all paths share few shapes.
@@ -95,7 +93,7 @@ def line_integral(denoiser, schedule, spread, path: AbstractPath, slopes=derivat
     for start in range(0, len(points), TOGETHER):
         part = slice(start, start + TOGETHER)
         times, speeds = _read(path, points[part], slopes)
-        total += float(_sum(denoiser, schedule, jnp.asarray(spread), times, weights[part][:, None, None] * speeds))
+        total += float(_sum(denoiser, jnp.asarray(spread), times, weights[part][:, None, None] * speeds))
     return total
 
 
@@ -105,8 +103,8 @@ def _read(path, points, slopes):
 
 
 @jax.jit
-def _sum(denoiser, schedule, spread, times, weights):
-    return jnp.sum(weights * jax.vmap(lambda t: error_rates(denoiser, schedule, spread, t))(times))
+def _sum(denoiser, spread, times, weights):
+    return jnp.sum(weights * jax.vmap(lambda t: error_rates(denoiser, spread, t))(times))
 
 
 def nodes(path: AbstractPath) -> tuple[Float[Array, " nodes"], Float[Array, " nodes"]]:

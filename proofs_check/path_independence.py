@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 
-from asyncpatch.noise_schedule import LogLinear
+from asyncpatch.noise_schedule import AbstractNoiseSchedule, LogLinear
 from asyncpatch.paths import AbstractPathLaw, AnyOrder, Environment, Synchronous, Window
 from asyncpatch.process import AbstractDenoiser, GaussianDenoiser, Prediction
 from asyncpatch.shapes import Image, Label, TimeField
@@ -40,6 +40,10 @@ class WholeField(AbstractDenoiser):
     denoiser: AbstractDenoiser
 
     @property
+    def schedule(self) -> AbstractNoiseSchedule:
+        return self.denoiser.schedule
+
+    @property
     def num_classes(self) -> int | None:
         return self.denoiser.num_classes
 
@@ -51,6 +55,10 @@ class MeanTime(AbstractDenoiser):
     """Wrong twin: a denoiser that is told the mean of the time field alone."""
 
     denoiser: AbstractDenoiser
+
+    @property
+    def schedule(self) -> AbstractNoiseSchedule:
+        return self.denoiser.schedule
 
     @property
     def num_classes(self) -> int | None:
@@ -90,7 +98,7 @@ def all_bounds(wrap, prior, spread, side: int, paths: int) -> dict[str, list[flo
     rest = ends(SCHEDULE, spread)
     return {
         name: [
-            rest + line_integral(denoiser, SCHEDULE, spread, draw_path(jr.fold_in(jr.key(n), draw), law, side))
+            rest + line_integral(denoiser, spread, draw_path(jr.fold_in(jr.key(n), draw), law, side))
             for draw in range(1 if isinstance(law, Synchronous) else paths)
         ]
         for n, (name, law) in enumerate(LAWS.items())

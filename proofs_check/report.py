@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import proofs_check
-from experiments.provenance import commit
+from asyncpatch.train import commit
 from proofs_check.statement import Row, Size
 
 # Before a statement loads its libraries: small solves take a hundred times longer when OpenBLAS threads contend.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow, safe_divide
+from asyncpatch.noise_schedule import RectifiedFlow, safe_divide
 from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser
 from asyncpatch.shapes import NULL_LABEL, Image, TimeField
 from proofs_check.evidence import mean_row
@@ -30,19 +30,19 @@ ROUNDING = 1e-9
 
 COMPLEX_STEP = 1e-30
 
-Score = Callable[[AbstractDenoiser, AbstractNoiseSchedule, Image, TimeField], Image]
+Score = Callable[[AbstractDenoiser, Image, TimeField], Image]
 
 
-def joint_score(denoiser: AbstractDenoiser, schedule: AbstractNoiseSchedule, z: Image, t: TimeField) -> Image:
+def joint_score(denoiser: AbstractDenoiser, z: Image, t: TimeField) -> Image:
     """The identity, with the posterior mean of an exact denoiser."""
-    data = denoiser(z, t, jnp.int32(NULL_LABEL)).data
+    schedule, data = denoiser.schedule, denoiser(z, t, jnp.int32(NULL_LABEL)).data
     variance = jnp.broadcast_to(schedule.sigma(t)[..., None] ** 2, z.shape)
     return safe_divide(schedule.alpha(t)[..., None] * data - z, variance)
 
 
-def score_at_mean_time(denoiser: AbstractDenoiser, schedule: AbstractNoiseSchedule, z: Image, t: TimeField) -> Image:
+def score_at_mean_time(denoiser: AbstractDenoiser, z: Image, t: TimeField) -> Image:
     """Wrong twin: an ordinary denoiser, which is told one time for the whole image."""
-    return joint_score(denoiser, schedule, z, jnp.full_like(t, jnp.mean(t)))
+    return joint_score(denoiser, z, jnp.full_like(t, jnp.mean(t)))
 
 
 RIGHT: Score = joint_score
@@ -121,7 +121,7 @@ def check(size: Size, subject: Score) -> list[Row]:
 
 
 def _over_rows(subject: Score, denoiser: AbstractDenoiser) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    one = jax.jit(jax.vmap(lambda z, t: subject(denoiser, SCHEDULE, z.reshape(SHAPE), t.reshape(SHAPE[:2])).ravel()))
+    one = jax.jit(jax.vmap(lambda z, t: subject(denoiser, z.reshape(SHAPE), t.reshape(SHAPE[:2])).ravel()))
     return lambda z, t: np.asarray(one(jnp.asarray(z), jnp.asarray(t)))
 
 

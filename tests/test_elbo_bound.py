@@ -190,7 +190,7 @@ def test_the_error_rate_is_that_of_the_data(schedule):
     """`-(1/2) SNR' |x - xhat|^2`, the other way to write it, in float64."""
     t = jnp.array([[0.2, 0.4], [0.5, 0.9]])
     noise = jr.normal(jr.key(0), SHAPE)
-    found = error_rate(gaussian_denoiser(schedule), schedule, IMAGE, t, noise, NO_LABEL)
+    found = error_rate(gaussian_denoiser(schedule), IMAGE, t, noise, NO_LABEL)
     alpha, sigma = (np.asarray(scale(t), np.float64).ravel() for scale in (schedule.alpha, schedule.sigma))
     z = alpha * IMAGES[0] + sigma * np.asarray(noise, np.float64).ravel()
     of_z = alpha[:, None] * COVARIANCE * alpha + np.diag(sigma**2)
@@ -221,7 +221,7 @@ def test_one_draw_is_differentiable_by_the_law():
     tilt = jnp.array([[0.5, -0.5], [0.2, 0.9]])
 
     def nats(tilt, key):
-        return diffusion_nats(key, DENOISER, SCHEDULE, Tilted(tilt), WholePath(8), IMAGE, NO_LABEL)
+        return diffusion_nats(key, DENOISER, Tilted(tilt), WholePath(8), IMAGE, NO_LABEL)
 
     gradient = jax.jit(jax.vmap(jax.grad(nats), in_axes=(None, 0)))(tilt, jr.split(jr.key(1), 1000))
     for row, col in np.ndindex(tilt.shape):
@@ -240,7 +240,7 @@ def bound(law, widened=1.0, draws=16, key=0):
     images = jnp.asarray(IMAGES.reshape(-1, *SHAPE), jnp.float32)
     labels = jnp.full(len(images), NULL_LABEL)
     denoiser = gaussian_denoiser(SCHEDULE, widened)
-    return evaluate(jr.key(key), denoiser, SCHEDULE, LAWS[law], WholePath(8), Continuous(), images, labels, draws=draws)
+    return evaluate(jr.key(key), denoiser, LAWS[law], WholePath(8), Continuous(), images, labels, draws=draws)
 
 
 def off_by(evaluation):
@@ -279,7 +279,6 @@ def test_results_do_not_depend_on_how_images_are_grouped(monkeypatch):
             evaluate(
                 jr.key(0),
                 DENOISER,
-                SCHEDULE,
                 LAWS["walk"],
                 WholePath(8),
                 Continuous(),
@@ -308,7 +307,7 @@ def test_the_denoiser_is_compiled_once_for_all_laws():
     try:
         for law in LAWS.values():
             for design in (AllTokens(), OneToken()):
-                evaluate(jr.key(0), DENOISER, SCHEDULE, law, design, Continuous(), images, labels, draws=2)
+                evaluate(jr.key(0), DENOISER, law, design, Continuous(), images, labels, draws=2)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert compiled.count("jit(_read_rates)") == 1, compiled
@@ -370,9 +369,7 @@ def path_grid(law, steps):
 
 @jax.jit
 def grid_draws(fields):
-    return jax.vmap(lambda key: grid_diffusion_nats(key, DENOISER, SCHEDULE, fields, IMAGE, NO_LABEL))(
-        jr.split(jr.key(0), 1000)
-    )
+    return jax.vmap(lambda key: grid_diffusion_nats(key, DENOISER, fields, IMAGE, NO_LABEL))(jr.split(jr.key(0), 1000))
 
 
 GRIDS = {
@@ -406,6 +403,7 @@ class Indifferent(AbstractDenoiser):
 
     error: jax.Array
 
+    schedule = SCHEDULE
     num_classes = None
 
     def __call__(self, z, t, label):
@@ -417,7 +415,7 @@ def test_a_token_that_stays_adds_nothing():
     moving = jnp.zeros((HEIGHT, WIDTH)).at[0, 1].set(1.0)
     huge = Indifferent(1e15 * (1 - moving))
     first, second = jnp.zeros((HEIGHT, WIDTH)), 0.01 * moving
-    nats = grid_diffusion_nats(jr.key(0), huge, SCHEDULE, jnp.stack([first, second]), IMAGE, NO_LABEL)
+    nats = grid_diffusion_nats(jr.key(0), huge, jnp.stack([first, second]), IMAGE, NO_LABEL)
     assert 0 < nats < 10
 
 
@@ -482,7 +480,7 @@ def test_a_denoiser_of_another_schedule_gives_the_same_bound():
     """Trained under rectified flow, bounded under a log-linear schedule."""
     images = jnp.asarray(IMAGES.reshape(-1, *SHAPE), jnp.float32)
     labels = jnp.full(len(images), NULL_LABEL)
-    denoiser = OnSchedule(gaussian_denoiser(RectifiedFlow()), RectifiedFlow(), SCHEDULE)
+    denoiser = OnSchedule(gaussian_denoiser(RectifiedFlow()), SCHEDULE)
     law, design = LAWS["walk"], WholePath(8)
-    other = evaluate(jr.key(0), denoiser, SCHEDULE, law, design, Continuous(), images, labels, draws=16)
+    other = evaluate(jr.key(0), denoiser, law, design, Continuous(), images, labels, draws=16)
     np.testing.assert_allclose(other.nats, bound("walk").nats, rtol=1e-3, atol=2e-2)

@@ -18,7 +18,7 @@ from asyncpatch.elbo import (
     check_schedule,
     evaluate,
 )
-from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow, Truncated
+from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow, Truncated
 from asyncpatch.paths import AbstractPath, AbstractPathLaw
 from asyncpatch.process import AbstractDenoiser, Prediction
 from asyncpatch.shapes import NULL_LABEL
@@ -82,6 +82,8 @@ def test_a_law_whose_paths_fall_or_miss_their_ends_is_refused(law, message):
 class Toy(AbstractDenoiser):
     """Takes labels 0, 1 and 2."""
 
+    schedule: AbstractNoiseSchedule = LogLinear()
+
     @property
     def num_classes(self):
         return 3
@@ -93,7 +95,6 @@ class Toy(AbstractDenoiser):
 IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1)) / 127.5 - 1, jnp.float32)
 LABELS = jnp.array([0, NULL_LABEL])
 GOOD = {
-    "schedule": LogLinear(),
     "law": LAWS[0],
     "design": AllTokens(),
     "decoder": EightBit(),
@@ -105,6 +106,8 @@ GOOD = {
 
 class Untouched(AbstractDenoiser):
     """Fails when it is called, or compiled."""
+
+    schedule: AbstractNoiseSchedule = LogLinear()
 
     @property
     def num_classes(self):
@@ -130,7 +133,6 @@ def test_good_input_is_accepted():
     ("changed", "message"),
     [
         ({"draws": 1}, "at least two draws, got draws=1"),
-        ({"schedule": RectifiedFlow()}, r"finite log-SNR at both ends, got inf at t = 0 .* as in Truncated\(Rectified"),
         (
             {"images": IMAGES.at[1, 2, 3, 0].set(0.123)},
             r"1 of 128 pixel values are no 8-bit values, the first is 0.123",
@@ -153,6 +155,13 @@ def test_good_input_is_accepted():
 def test_bad_input_is_refused_before_any_compute(changed, message):
     with pytest.raises(ValueError, match=message):
         bound(Untouched(), **changed)
+
+
+@pytest.mark.parametrize("schedule", [RectifiedFlow(), Cosine()])
+def test_a_denoiser_whose_log_snr_is_infinite_is_refused_before_any_compute(schedule):
+    message = rf"finite log-SNR at both ends, got inf at t = 0 .* as in Truncated\({type(schedule).__name__}"
+    with pytest.raises(ValueError, match=message):
+        bound(Untouched(schedule))
 
 
 def test_the_null_label_is_known_to_every_denoiser():

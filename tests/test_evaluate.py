@@ -12,14 +12,20 @@ import jax
 import numpy as np
 import pytest
 
+from asyncpatch.config import to_json
 from asyncpatch.data import Digits
 from asyncpatch.masks import Square, Thin, mask_hash, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
+from asyncpatch.runs import configure, open_run
 from asyncpatch.timesteps import AsyncPatch, Independent, Synchronous
-from asyncpatch.train import RunConfig, init_state, make_mesh, to_json
+from asyncpatch.train import RunConfig, init_state, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
-from experiments.claims import Claim, judge_claims, show_claims
-from experiments.evaluate import (
+from experiments.evaluate import evaluate
+from experiments.parts.claims import Claim, judge_claims, show_claims
+from experiments.parts.judges import OwnClassifier, read_batches, read_images
+from experiments.parts.law_pictures import describe_laws
+from experiments.parts.law_table import CLAIMED, REPAINT, SCALES, SEEDS, candidates, jobs, laws
+from experiments.parts.rows import (
     Generation,
     Inpainting,
     Patches,
@@ -28,16 +34,12 @@ from experiments.evaluate import (
     Steps,
     Together,
     Trailing,
-    completed_images,
-    evaluate,
     read_rows,
 )
-from experiments.judges import OwnClassifier, read_batches, read_images
-from experiments.law_pictures import describe_laws
-from experiments.report import collect, line_names, run_names, summary, write_report
-from experiments.sample import open_denoiser
-from experiments.timestep_sampling import CLAIMED, REPAINT, SCALES, SEEDS, candidates, configuration, jobs, laws
-from experiments.train import configure
+from experiments.parts.scores import completed_images
+from experiments.parts.tables import collect, line_names, run_names, summary
+from experiments.report import write_report
+from experiments.timestep_sampling import configuration
 
 COUNT = 20
 FEW = Steps(steps=2)
@@ -128,7 +130,7 @@ def test_another_seed_is_another_row(run, judge, tmp_path):
 
 def test_images_that_come_out_as_they_were_leave_the_mean_finite(run, judge, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "experiments.evaluate.completed_images", lambda denoiser, task, how, images, labels, known: (images, 1)
+        "experiments.parts.scores.completed_images", lambda denoiser, task, how, images, labels, known: (images, 1)
     )
     values = evaluate(run, tmp_path / "rows.jsonl", Inpainting(count=COUNT), FEW, judge)["values"]
     assert values["PSNR"]["value"] == pytest.approx(58.92, abs=0.01)
@@ -243,7 +245,7 @@ def test_claims_are_shown_by_statement_and_task(rows):
 
 
 def test_methods_of_inpainting_keep_what_is_known_and_differ_in_the_rest(run):
-    experiment, silent = open_denoiser(run)  # its last layer starts at 0
+    experiment, silent = open_run(run).experiment, open_run(run).denoiser  # its last layer starts at 0
     denoiser = eqx.tree_at(lambda one: one.network.ends.head.weight, silent, replace_fn=lambda weight: weight + 0.1)
     images, labels = read_images(experiment, experiment.data.held_out, COUNT)
     known = mask_set(Square(), COUNT, 8, 8, 0)
@@ -324,7 +326,7 @@ def test_classifier_is_trained_once_and_named_by_its_data(experiment, tmp_path, 
         calls.append(len(images))
         return train_classifier(images[:256], labels[:256], num_classes, seed, steps=2)
 
-    monkeypatch.setattr("experiments.judges.train_classifier", quick)
+    monkeypatch.setattr("experiments.parts.judges.train_classifier", quick)
     first, second = (OwnClassifier().load(experiment, tmp_path) for _ in range(2))
     assert calls == [1617]
     assert first.hash == second.hash

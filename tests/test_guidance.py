@@ -103,6 +103,10 @@ def test_null_label_is_left_alone_by_any_weight(schedule):
     np.testing.assert_allclose(guided.data, plain.data, rtol=1e-5, atol=1e-6)
 
 
+def test_guidance_keeps_the_schedule(schedule):
+    assert ClassifierFree(_Mixture(MEANS, schedule), 3.0).schedule is schedule
+
+
 def test_one_program_serves_all_weights_and_labels():
     z, t = _state()
     call = jax.jit(lambda guided, label: guided(z, t, label))

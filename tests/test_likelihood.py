@@ -10,22 +10,22 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from asyncpatch.config import to_json
 from asyncpatch.data import Digits
 from asyncpatch.elbo import Continuous, EightBit
 from asyncpatch.noise_schedule import Cosine, LogLinear, Truncated
 from asyncpatch.paths import Environment, EnvironmentPath, Learned, Synchronous, Window, raster, start_learning
 from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser, OnSchedule, Prediction
+from asyncpatch.runs import configure, open_batches
 from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import RunConfig, init_state, make_mesh, to_json
+from asyncpatch.train import RunConfig, init_state, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
-from experiments.bounds import Effort, Model, take
-from experiments.consistency import consistency_gap
-from experiments.learn_path import FitConfig, fit
 from experiments.likelihood import choose_laws, likelihood, path_laws
-from experiments.rescheduled import Rescheduled
-from experiments.setup import open_batches
+from experiments.parts.bounds import Effort, Model, take
+from experiments.parts.consistency import consistency_gap
+from experiments.parts.learn_path import FitConfig, fit
+from experiments.parts.rescheduled import Rescheduled
 from experiments.tightest_bound import gap, learn, sweep
-from experiments.train import configure
 
 SIDE, IMAGES = 4, 3
 LITTLE = Effort(points=4, draws=2)
@@ -68,7 +68,7 @@ def test_the_three_questions_leave_their_answers(monkeypatch, tmp_path):
     def open_finite(run, ends, images):
         pixels, labels = take(open_batches(experiment, 0)[1], images)
         schedule = LogLinear(ends.max_log_snr, ends.min_log_snr)
-        return experiment, Model(FiniteDenoiser(pixels, schedule), schedule, EightBit(), pixels, labels)
+        return experiment, Model(FiniteDenoiser(pixels, schedule), EightBit(), pixels, labels)
 
     monkeypatch.setattr("experiments.tightest_bound.open_model", open_finite)
     # Environments take XLA long to compile; `learn` has one, and the others make do without.
@@ -104,6 +104,7 @@ class OneTime(AbstractDenoiser):
 
     exact: GaussianDenoiser
 
+    schedule = SCHEDULE
     num_classes = None
 
     def __call__(self, z, t, label):
@@ -117,7 +118,7 @@ def gaussian_model(wrong: bool) -> Model:
     covariance = jnp.exp(-jnp.abs(place[:, None] - place[None, :]) / 3)
     exact = GaussianDenoiser(jnp.zeros((SIDE, SIDE, 1)), covariance, SCHEDULE)
     images = jr.uniform(jr.key(1), (IMAGES, SIDE, SIDE, 1), minval=-1.0)
-    return Model(OneTime(exact) if wrong else exact, SCHEDULE, Continuous(), images, jnp.zeros(IMAGES, jnp.int32))
+    return Model(OneTime(exact) if wrong else exact, Continuous(), images, jnp.zeros(IMAGES, jnp.int32))
 
 
 def test_gap_is_zero_for_an_exact_denoiser_and_not_for_another():
@@ -137,7 +138,7 @@ def test_gap_needs_three_paths():
 def test_a_rescheduled_law_has_the_bound_that_it_has_under_its_own_schedule():
     """A denoiser whose bound depends on the path tells schedules apart; 4 standard errors, false-alarm rate 1e-4."""
     model, own, law = gaussian_model(wrong=True), Truncated(Cosine(), 8.0, -8.0), Environment((1,))
-    on_own = dataclasses.replace(model, schedule=own, denoiser=OnSchedule(model.denoiser, SCHEDULE, own))
+    on_own = dataclasses.replace(model, denoiser=OnSchedule(model.denoiser, own))
     effort = Effort(points=32, draws=32)
     expected = on_own.bound(law, effort)
     for candidate, agrees in ((Rescheduled(law, own, SCHEDULE), True), (law, False)):
@@ -167,6 +168,7 @@ def test_before_learning_the_law_is_its_environment():
 class Tangled(AbstractDenoiser):
     """Exact for white noise, but for an error in proportion to how far a token's time strays from the mean."""
 
+    schedule = SCHEDULE
     num_classes = None
 
     def __call__(self, z, t, label):

@@ -154,6 +154,7 @@ def test_dropout_is_drawn_from_its_key_and_off_without():
     assert jnp.all(one == again)
     assert not jnp.allclose(one, other)
     assert not jnp.allclose(one, plain)
+    assert DroppingDenoiser(denoiser, jr.key(1)).schedule is denoiser.schedule
     without = NetworkDenoiser(awake_network(PIXELS), RectifiedFlow())
     assert jnp.allclose(run(without, z, t, label).data, plain)
 

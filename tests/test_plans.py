@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxtyping import Array, Float
 
 from asyncpatch.paths import StagedPath, Window, random_order, raster, spiral
-from asyncpatch.plans import AbstractPlan, FixedPlan, check_plan, from_path, inpaint, staged, synchronous
+from asyncpatch.plans import AbstractPlan, FixedPlan, Task, check_plan, from_path, staged, synchronous
 from asyncpatch.process import Prediction
 from asyncpatch.shapes import TimeField
 
@@ -46,9 +46,6 @@ PLANS = {
     "spiral": staged(spiral(HEIGHT, WIDTH, 2), STEPS),
     "random order": staged(random_order(jr.key(0), HEIGHT, WIDTH, 1), STEPS, overlap=0.5),
     "window": from_path(Window((1, 2)).sample(jr.key(1), HEIGHT, WIDTH), STEPS),
-    "inpainting": inpaint(synchronous(STEPS, HEIGHT, WIDTH), KNOWN),
-    "trailing": inpaint(synchronous(STEPS, HEIGHT, WIDTH), KNOWN, 0.5),
-    "outpainting in a spiral": inpaint(staged(spiral(HEIGHT, WIDTH, 1), STEPS), ~KNOWN),
     "by prediction": _HardestLast(STEPS),
 }
 
@@ -146,29 +143,53 @@ def test_plan_on_a_path_is_the_path_backwards(seed):
     np.testing.assert_allclose(times[3], path(jnp.asarray(1 - 3 / STEPS)), atol=1e-6)
 
 
-def test_inpainting_holds_the_known_and_moves_the_rest_along_the_plan():
-    plan = PLANS["raster"]
-    times = inpaint(plan, KNOWN).times
-    assert (times[:, :, :2] == 0).all()
-    assert (times[:, :, 2:] == plan.times[:, :, 2:]).all()
+ORDERS = jnp.stack([raster(HEIGHT, WIDTH, 1), spiral(HEIGHT, WIDTH, 1)])
 
 
-def test_known_tokens_trail_at_a_share_of_the_plans_times():
-    plan = PLANS["raster"]
-    times = inpaint(plan, KNOWN, 0.25).times
-    np.testing.assert_allclose(times[:, :, :2], 0.25 * plan.times[:, :, :2], rtol=1e-6)
-    assert (times[:, :, 2:] == plan.times[:, :, 2:]).all()
+def _plan_per_order():
+    return jax.vmap(lambda groups: from_path(StagedPath(groups, jnp.asarray(0.5)), STEPS))(ORDERS)
 
 
 def test_plans_are_built_per_image_under_vmap():
-    known = jnp.stack([KNOWN, ~KNOWN])
-    plans = jax.vmap(inpaint, in_axes=(None, 0))(PLANS["synchronous"], known)
+    plans = _plan_per_order()
     assert plans.times.shape == (2, STEPS + 1, HEIGHT, WIDTH)
     assert plans.steps == STEPS
-    assert (plans.times[1] == inpaint(PLANS["synchronous"], ~KNOWN).times).all()
-    orders = jnp.stack([raster(HEIGHT, WIDTH, 1), spiral(HEIGHT, WIDTH, 1)])
-    plans = jax.vmap(lambda groups: from_path(StagedPath(groups, jnp.asarray(0.5)), STEPS))(orders)
-    assert (plans.times[0] == staged(orders[0], STEPS, 0.5).times).all()
+    for times, order in zip(plans.times, ORDERS, strict=True):
+        assert (times == staged(order, STEPS, 0.5).times).all()
+
+
+# --- tasks ---
+
+
+def test_a_task_leaves_its_plan_as_it_is():
+    """What the known region changes is up to the sampling loop: see tests/test_trailing.py."""
+    for plan in PLANS.values():
+        assert Task(plan, KNOWN, 0.25).plan is plan
+        assert Task(plan).plan is plan
+
+
+@pytest.mark.parametrize(
+    ("known", "something"),
+    [(None, False), (jnp.zeros_like(KNOWN), False), (KNOWN, True), (jnp.stack([jnp.zeros_like(KNOWN), KNOWN]), True)],
+    ids=["none", "no token", "one region", "a region per image"],
+)
+def test_a_task_says_whether_anything_is_known(known, something):
+    assert Task(PLANS["raster"], known).knows_something() is something
+
+
+def test_a_task_takes_one_region_or_one_per_image_and_one_plan_or_one_per_image():
+    for plan in (PLANS["raster"], _plan_per_order()):
+        for known in (KNOWN, jnp.stack([KNOWN, ~KNOWN])):
+            assert Task(plan, known).known is known
+
+
+def test_the_trail_is_an_array_and_may_be_traced():
+    """So that one compiled program serves all trails, and a task can be built inside `jax.jit`."""
+    for task in (Task(PLANS["raster"]), Task(PLANS["raster"], KNOWN, 1), Task(PLANS["raster"], KNOWN, 0.5)):
+        assert eqx.is_array(task.trail)
+        assert task.trail.dtype == jnp.float32
+    halved = jax.jit(lambda trail: Task(PLANS["raster"], KNOWN, trail / 2).trail)
+    assert halved(jnp.asarray(0.5)) == 0.25
 
 
 # --- bad input ---
@@ -215,14 +236,39 @@ def test_fixed_plan_checks_itself():
 
 
 @pytest.mark.usefixtures("as_users_run_it")
-def test_known_must_be_boolean_and_of_the_plans_shape():
-    with pytest.raises(TypeError, match="known must be boolean, True where a token is observed, got dtype float32"):
-        inpaint(PLANS["synchronous"], KNOWN.astype(jnp.float32))
-    with pytest.raises(ValueError, match=r"known is \(6, 4\), the plan's time fields are \(4, 6\)"):
-        inpaint(PLANS["synchronous"], KNOWN.T)
-    for trail in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=f"others' times in .*, got {trail}; 0 holds them clean"):
-            inpaint(PLANS["synchronous"], KNOWN, trail)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32, jnp.uint8])
+@pytest.mark.parametrize("plan", ["synchronous", "by prediction"])
+def test_known_must_be_boolean(plan, dtype):
+    message = f"known must be boolean, True where a token is observed, got dtype {jnp.dtype(dtype)}; compare it"
+    with pytest.raises(TypeError, match=message):
+        Task(PLANS[plan], KNOWN.astype(dtype))
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize(
+    ("known", "shape"),
+    [
+        (KNOWN.T, r"\(6, 4\)"),
+        (KNOWN[0], r"\(6,\)"),
+        (KNOWN[None].mT, r"\(1, 6, 4\)"),
+        (KNOWN[..., None], r"\(4, 6, 1\)"),
+    ],
+    ids=["transposed", "row", "transposed, per image", "with a channel"],
+)
+def test_known_must_have_the_plans_shape(known, shape):
+    """A plan that is no array cannot tell its shape: there the sampling loop looks."""
+    with pytest.raises(ValueError, match=rf"known is {shape}, the plan's time fields are \(4, 6\); make them equal"):
+        Task(PLANS["synchronous"], known)
+    with pytest.raises(ValueError, match=rf"known is {shape}, the plan's time fields are \(4, 6\); make them equal"):
+        Task(_plan_per_order(), known)
+    Task(PLANS["by prediction"], known)
+
+
+@pytest.mark.parametrize("trail", [-0.25, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("known", [None, KNOWN], ids=["nothing known", "something known"])
+def test_a_trail_is_a_share(known, trail):
+    with pytest.raises(ValueError, match=f"others' times in .*, got {trail}; 0 holds them clean"):
+        Task(PLANS["synchronous"], known, trail)
 
 
 @pytest.mark.parametrize("steps", [0, -3])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow, Truncated
+from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow, Truncated
 from asyncpatch.process import (
     AbstractDenoiser,
     FiniteDenoiser,
@@ -53,7 +53,7 @@ def finite_denoiser(schedule):
 
 
 def rescheduled_denoiser(schedule):
-    return OnSchedule(gaussian_denoiser(RectifiedFlow()), RectifiedFlow(), schedule)
+    return OnSchedule(gaussian_denoiser(RectifiedFlow()), schedule)
 
 
 DENOISERS = {
@@ -195,10 +195,16 @@ def check_data_and_noise_make_z(make) -> None:
         np.testing.assert_allclose(corrupt(schedule, prediction.data, t, prediction.noise), z, atol=1e-5)
 
 
+def check_says_its_schedule(make) -> None:
+    for schedule in SCHEDULES.values():
+        assert make(schedule).schedule == schedule
+
+
 LAWS = [
     check_depends_on_every_token_and_every_time,
     check_finite_at_all_times,
     check_data_and_noise_make_z,
+    check_says_its_schedule,
 ]
 
 
@@ -209,10 +215,11 @@ def test_law(name, law):
 
 
 class _Crooked(AbstractDenoiser):
-    """Looks at its own token alone, and divides by scales that vanish."""
+    """Looks at its own token alone, divides by scales that vanish, and says that it has a schedule of its own."""
 
-    schedule: RectifiedFlow
+    made_for: AbstractNoiseSchedule
 
+    schedule = LogLinear(1.0, -1.0)
     num_classes = None
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
@@ -223,6 +230,17 @@ class _Crooked(AbstractDenoiser):
 def test_law_rejects_wrong_twin(law):
     with pytest.raises(AssertionError):
         law(_Crooked)
+
+
+def test_a_denoiser_without_a_schedule_cannot_be_built():
+    class Silent(AbstractDenoiser):
+        num_classes = None
+
+        def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+            return Prediction(z, z)
+
+    with pytest.raises(TypeError, match="schedule"):
+        Silent()
 
 
 # --- exactness ---
@@ -305,7 +323,7 @@ def test_score_is_the_gradient_of_the_log_density(name):
 def test_an_exact_denoiser_is_exact_on_any_other_schedule(trained, used):
     t, noise = jr.uniform(jr.key(0), SHAPE[:2]).at[0, :2].set(jnp.array([0.0, 1.0])), jr.normal(jr.key(1), SHAPE)
     z = corrupt(used, jnp.asarray(POINTS[0], "float32"), t, noise)
-    found = OnSchedule(gaussian_denoiser(trained), trained, used)(z, t, NO_LABEL)
+    found = OnSchedule(gaussian_denoiser(trained), used)(z, t, NO_LABEL)
     expected = gaussian_denoiser(used)(z, t, NO_LABEL)
     np.testing.assert_allclose(found.data, expected.data, atol=2e-3)
     np.testing.assert_allclose(found.noise, expected.noise, atol=2e-3)
@@ -327,12 +345,13 @@ def test_a_denoiser_taken_to_another_schedule_as_it_is_would_be_wrong(twin):
 
 def test_a_denoiser_on_another_schedule_knows_the_same_labels():
     class Labelled(AbstractDenoiser):
+        schedule = RectifiedFlow()
         num_classes = 7
 
         def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
             return Prediction(z, z + label.astype(z.dtype))
 
-    denoiser = OnSchedule(Labelled(), RectifiedFlow(), LogLinear())
+    denoiser = OnSchedule(Labelled(), LogLinear())
     assert denoiser.num_classes == 7
     assert rescheduled_denoiser(LogLinear()).num_classes is None
     z, t = jnp.zeros(SHAPE), jnp.full(SHAPE[:2], 0.5)

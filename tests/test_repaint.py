@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import jax.random as jr
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -28,7 +29,15 @@ def filled(steps, jump_length, resamplings, known_value=1.5):
     known = jnp.broadcast_to(jnp.array([True, False])[None, None, :], (IMAGES, SIDE, SIDE))
     times = repaint_times(steps, jump_length, resamplings)
     label = jnp.full(IMAGES, NULL_LABEL)
-    return repaint(jr.key(0), pair_denoiser(), times, image, known, label, SCHEDULE, DDIM(1.0)), known
+    return repaint(jr.key(0), pair_denoiser(), times, image, known, label, DDIM(1.0)), known
+
+
+@pytest.fixture
+def as_users_run_it():
+    """Without the run-time type checks, so that the package's own messages are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_schedule_golden():
@@ -79,8 +88,35 @@ def test_refuses_a_schedule_that_is_none(steps, jump_length, resamplings):
         repaint_times(steps, jump_length, resamplings)
 
 
-def test_refuses_known_regions_of_another_shape():
-    image, label = jnp.zeros((3, SIDE, SIDE, 1)), jnp.full(3, NULL_LABEL)
-    known, times = jnp.ones((3, SIDE, SIDE + 1), bool), repaint_times(4, 2, 1)
-    with pytest.raises(ValueError, match="need known regions"):
-        repaint(jr.key(0), pair_denoiser(), times, image, known, label, SCHEDULE, DDIM())
+@pytest.mark.parametrize("count", [SIDE, 3], ids=["as many images as rows", "more images than rows"])
+def test_one_region_for_all_images_is_that_region_for_each(count):
+    """To the bit. As many images as rows is the case in which a region could pass for a batch of rows."""
+    image, label = jr.normal(jr.key(1), (count, SIDE, SIDE, 1)), jnp.full(count, NULL_LABEL)
+    known, times = jnp.array([[True, False], [False, False]]), repaint_times(6, 2, 2)
+    each = jnp.broadcast_to(known, (count, SIDE, SIDE))
+    one, same = (repaint(jr.key(0), pair_denoiser(), times, image, k, label, DDIM(1.0)) for k in (known, each))
+    assert (one == same).all()
+    assert (one[:, 0, 0] == image[:, 0, 0]).all()
+    assert (one[:, 0, 1] != image[:, 0, 1]).all()
+    assert (one[:, 1] != image[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, SIDE, SIDE + 1), r"known is \(3, 2, 3\), the plan's time fields are \(2, 2\)"),
+        ((SIDE + 1, SIDE), r"known is \(3, 2\), the plan's time fields are \(2, 2\)"),
+        ((2, SIDE, SIDE), r"a known region of \(2, 2\), or one each \(3, 2, 2\); got \(2, 2, 2\)"),
+        ((1, SIDE, SIDE), r"a known region of \(2, 2\), or one each \(3, 2, 2\); got \(1, 2, 2\)"),
+    ],
+)
+def test_refuses_known_regions_of_another_shape_or_number(shape, message):
+    image, label, times = jnp.zeros((3, SIDE, SIDE, 1)), jnp.full(3, NULL_LABEL), repaint_times(4, 2, 1)
+    with pytest.raises(ValueError, match=message):
+        repaint(jr.key(0), pair_denoiser(), times, image, jnp.ones(shape, bool), label, DDIM())
+
+
+def test_refuses_known_regions_of_numbers(as_users_run_it):
+    image, label, times = jnp.zeros((3, SIDE, SIDE, 1)), jnp.full(3, NULL_LABEL), repaint_times(4, 2, 1)
+    with pytest.raises(TypeError, match=r"known must be boolean, .* got dtype float32"):
+        repaint(jr.key(0), pair_denoiser(), times, image, jnp.ones((3, SIDE, SIDE)), label, DDIM())

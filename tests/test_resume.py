@@ -1,6 +1,7 @@
 """A run that is interrupted and started again is the run that was not, to the bit; and what checkpoints refuse."""
 
 import gc
+import json
 import logging
 import os
 import shutil
@@ -16,18 +17,20 @@ import numpy as np
 import pytest
 from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser, ToyData, arrays_of, losses_of, toy_loss, toy_train
 
+from asyncpatch.config import ConfigError, to_json
 from asyncpatch.train import (
     TERMINATED_STATUS,
     CheckpointError,
-    ConfigError,
     ConfigMismatchError,
     OptimizerConfig,
+    Saved,
     Validation,
     best_step,
+    commit,
     load_for_sampling,
     make_mesh,
     newest_step,
-    to_json,
+    release,
 )
 from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.state import abstract_state
@@ -56,6 +59,17 @@ def whole(tmp_path_factory):
 def same(first: dict, second: dict) -> bool:
     """The law of resuming: the same arrays, to the bit."""
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def build(experiment, key):
+    """The denoiser of a toy run."""
+    assert experiment == (TOY_CONFIG, TOY_RUN)
+    return DenseDenoiser(key)
+
+
+def config_file(folder: Path) -> Path:
+    """Where the newest checkpoint of a toy run has its config."""
+    return folder / "checkpoints" / str(TOY_RUN.steps) / "config" / "metadata"
 
 
 def restore(folder: Path):
@@ -250,6 +264,10 @@ def test_last_and_best_are_kept(tmp_path):
     toy_train(tmp_path, run=run, validation=Validation(Falling(), toy_loss))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 16, 20]
     assert best_step(tmp_path) == 4
+    losses = losses_of(tmp_path, "validation_loss")
+    for step in (4, 20):
+        saved, _ = load_for_sampling(tmp_path, lambda _, key: DenseDenoiser(key), make_mesh(), step)
+        assert saved.validation_loss == pytest.approx(losses[step], rel=1e-6)
     # The best is remembered across a resume: it is on disk, not in memory.
     toy_train(tmp_path, run=replace(run, steps=24), validation=Validation(Falling(), toy_loss))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 20, 24]
@@ -257,12 +275,13 @@ def test_last_and_best_are_kept(tmp_path):
 
 def test_load_for_sampling(whole):
     folder, arrays = whole
-    config, restore_denoiser = load_for_sampling(folder, make_mesh())
-    assert config == (TOY_CONFIG, TOY_RUN)
-    denoiser = arrays_of(restore_denoiser(DenseDenoiser))
-    assert same(denoiser, {name.removeprefix(".ema"): v for name, v in arrays.items() if name.startswith(".ema")})
-    _, earlier = load_for_sampling(folder, make_mesh(data=2, fsdp=2), step=20)
-    assert not same(arrays_of(earlier(DenseDenoiser)), denoiser)
+    saved, denoiser = load_for_sampling(folder, build, make_mesh())
+    assert saved == Saved((TOY_CONFIG, TOY_RUN), TOY_RUN.steps, None, release(), commit())
+    average = {name.removeprefix(".ema"): v for name, v in arrays.items() if name.startswith(".ema")}
+    assert same(arrays_of(denoiser), average)
+    saved, earlier = load_for_sampling(folder, build, make_mesh(data=2, fsdp=2), step=20)
+    assert saved.step == 20
+    assert not same(arrays_of(earlier), average)
     assert best_step(folder) is None
     assert newest_step(folder) == TOY_RUN.steps
 
@@ -270,24 +289,46 @@ def test_load_for_sampling(whole):
 def test_load_for_sampling_falls_back(whole, tmp_path, caplog):
     shutil.copytree(whole[0], tmp_path / "run")
     os.truncate(tmp_path / "run" / "checkpoints" / str(TOY_RUN.steps) / "ema" / "manifest.ocdbt", 3)
-    _, restore_denoiser = load_for_sampling(tmp_path / "run", make_mesh())
-    _, earlier = load_for_sampling(whole[0], make_mesh(), step=20)
-    assert same(arrays_of(restore_denoiser(DenseDenoiser)), arrays_of(earlier(DenseDenoiser)))
+    saved, denoiser = load_for_sampling(tmp_path / "run", build, make_mesh())
+    earlier_saved, earlier = load_for_sampling(whole[0], build, make_mesh(), step=20)
+    assert saved == earlier_saved
+    assert saved.step == 20
+    assert same(arrays_of(denoiser), arrays_of(earlier))
     assert "is damaged" in caplog.text
 
 
 def test_hostile_config_is_refused_and_not_taken_for_damage(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
-    file = tmp_path / "run" / "checkpoints" / str(TOY_RUN.steps) / "config" / "metadata"
-    file.write_text('{"experiment": {"type": "subprocess.Popen", "args": ["true"]}}')
-    with pytest.raises(ConfigError, match=r"got 'subprocess.Popen'; do not open this checkpoint"):
-        load_for_sampling(tmp_path / "run", make_mesh())
+    hostile = {"experiment": {"type": "subprocess.Popen", "args": ["true"]}, "release": "9.8.7"}
+    config_file(tmp_path / "run").write_text(json.dumps(hostile))
+    message = (
+        "a class called 'subprocess.Popen', which is neither .* nor registered .*; read the file with release 9.8.7"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_for_sampling(tmp_path / "run", build, make_mesh())
+
+
+def test_a_checkpoint_that_does_not_say_who_wrote_it_is_of_the_first_release(whole, tmp_path):
+    """As that release wrote them: classes are named by where they lay."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    file = config_file(tmp_path / "run")
+    written = json.loads(file.read_text())
+    assert written.keys() == {"experiment", "release", "commit"}
+    long_names = {name: f"asyncpatch.train.settings.{name}" for name in ("TrainConfig", "RunConfig", "OptimizerConfig")}
+    text = json.dumps({"experiment": written["experiment"]})
+    for name, long_name in long_names.items():
+        assert f'"{name}"' in text
+        text = text.replace(f'"{name}"', f'"{long_name}"')
+    file.write_text(text)
+    saved, _ = load_for_sampling(tmp_path / "run", build, make_mesh())
+    assert saved == Saved((TOY_CONFIG, TOY_RUN), TOY_RUN.steps, None, "0.1.0", "unknown")
+    assert same(arrays_of(toy_train(tmp_path / "run")), whole[1]), "and such a run can be taken up"
 
 
 def test_load_for_sampling_without_checkpoint(tmp_path, whole):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; give the folder of a run"):
-        load_for_sampling(tmp_path, make_mesh())
+        load_for_sampling(tmp_path, build, make_mesh())
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*; give the folder of a run"):
         newest_step(tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 5 in"):
-        load_for_sampling(whole[0], make_mesh(), step=5)
+        load_for_sampling(whole[0], build, make_mesh(), step=5)

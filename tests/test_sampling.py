@@ -19,10 +19,10 @@ from scipy.linalg import sqrtm
 from scipy.stats import chi2, ncx2, norm
 
 from asyncpatch.guidance import ClassifierFree
-from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
-from asyncpatch.paths import SynchronousPath, Window, random_order, raster
-from asyncpatch.plans import AbstractPlan, FixedPlan, from_path, inpaint, staged, synchronous
-from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser, Prediction, posterior
+from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow
+from asyncpatch.paths import StagedPath, SynchronousPath, Window, random_order, raster
+from asyncpatch.plans import AbstractPlan, FixedPlan, Task, from_path, staged, synchronous
+from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser, OnSchedule, Prediction, posterior
 from asyncpatch.sampling import DDIM, AbstractStepRule, StochasticCoefficient, sample, sample_with_history
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 
@@ -41,15 +41,16 @@ def _denoiser(covariance: np.ndarray = COVARIANCE) -> GaussianDenoiser:
     return GaussianDenoiser(mean, jnp.asarray(covariance, jnp.float32), FLOW)
 
 
-def _run(denoiser, plan, rule, *, batch=4, seed=0, image=None, **options):
+def _run(denoiser, plan, rule, *, batch=4, seed=0, image=None, known=None, trail=0.0, **options):
     image = jnp.zeros((batch, SIDE, SIDE, 1)) if image is None else image
     label = jnp.full(image.shape[0], NULL_LABEL, jnp.int32)
-    return sample(jr.key(seed), denoiser, plan, image, label, FLOW, rule, **options)
+    return sample(jr.key(seed), denoiser, Task(plan, known, trail), image, label, rule, **options)
 
 
 class _Echo(AbstractDenoiser):
     """Takes what it sees for the clean image, so that one step to 0 gives back where generation started."""
 
+    schedule = FLOW
     num_classes = None
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
@@ -64,6 +65,7 @@ WINDOW = Window((1,)).sample(jr.key(1), SIDE, SIDE)
 RASTER = staged(raster(SIDE, SIDE, 2), 500, overlap=0.75)
 RANDOM_ORDER = staged(random_order(jr.key(2), SIDE, SIDE, 1), 500, overlap=0.95)
 SYNCHRONOUS = synchronous(500, SIDE, SIDE)
+WINDOW_PLAN = from_path(WINDOW, 20)
 # A first-order rule leaves the variances of the images off by this share or less at 500 steps (measured: 0.5 to 2.8%).
 BIAS = 0.04
 # Per statistic. The covariance statistic is a chi-square up to O(SIZE / IMAGES), hence "below 1e-5" for all together.
@@ -109,7 +111,7 @@ def test_every_plan_generates_the_data_law(plan, rule):
 def test_inpainting_is_conditioning(plan, known):
     truth = np.random.default_rng(1).multivariate_normal(MEAN, COVARIANCE).astype(np.float32)
     image = jnp.broadcast_to(truth.reshape(1, SIDE, SIDE, 1), (IMAGES, SIDE, SIDE, 1))
-    images = np.asarray(_run(_denoiser(), inpaint(plan, jnp.asarray(known)), DDIM(0.0), image=image))
+    images = np.asarray(_run(_denoiser(), plan, DDIM(0.0), image=image, known=jnp.asarray(known)))
     images, known = images.reshape(IMAGES, SIZE), known.reshape(-1)
     assert (images[:, known] == truth[known]).all(), "known pixels must come out equal to the bit"
     gain = np.linalg.solve(COVARIANCE[np.ix_(known, known)], COVARIANCE[np.ix_(known, ~known)]).T
@@ -124,12 +126,44 @@ def test_law_rejects_a_denoiser_without_correlations():
         check_gaussian(images.reshape(IMAGES, SIZE), MEAN, COVARIANCE)
 
 
-def test_finite_data_set_is_generated_point_by_point():
-    points = jr.normal(jr.key(0), (3, SIDE, SIDE, 1))
-    images = _run(FiniteDenoiser(points, FLOW), synchronous(50, SIDE, SIDE), DDIM(0.0), batch=16)
-    nearest = jnp.abs(images[:, None] - points[None]).max(axis=(2, 3, 4))
-    assert (nearest.min(axis=1) < 1e-4).all()
+POINTS = jr.normal(jr.key(0), (3, SIDE, SIDE, 1))
+
+
+def check_generates_the_points(denoiser: AbstractDenoiser, eta: float = 0.0) -> None:
+    images = _run(denoiser, synchronous(50, SIDE, SIDE), DDIM(eta), batch=16)
+    nearest = jnp.abs(images[:, None] - POINTS[None]).max(axis=(2, 3, 4))
+    # Schedules with finite ends leave noise of deviation 5e-5 in the image.
+    assert (nearest.min(axis=1) < 3e-4).all()
     assert len(set(nearest.argmin(axis=1).tolist())) == 3
+
+
+SCHEDULES = {"rectified flow": FLOW, "cosine": Cosine(), "log-linear": LogLinear(20.0, -20.0)}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_finite_data_set_is_generated_point_by_point_under_every_schedule(schedule):
+    check_generates_the_points(FiniteDenoiser(POINTS, SCHEDULES[schedule]))
+
+
+def test_finite_data_set_is_generated_on_another_schedule():
+    check_generates_the_points(OnSchedule(FiniteDenoiser(POINTS, Cosine()), FLOW), eta=1.0)
+
+
+class _Misstated(AbstractDenoiser):
+    """Wrong twin: a denoiser of one schedule that says it is of another, as if a sampler were given the wrong one."""
+
+    denoiser: AbstractDenoiser
+    schedule: AbstractNoiseSchedule
+
+    num_classes = None
+
+    def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+        return self.denoiser(z, t, label)
+
+
+def test_law_rejects_a_denoiser_that_misstates_its_schedule():
+    with pytest.raises(AssertionError):
+        check_generates_the_points(_Misstated(FiniteDenoiser(POINTS, Cosine()), FLOW), eta=1.0)
 
 
 # --- laws of every step rule ---
@@ -287,43 +321,93 @@ def test_soft_strengths_start_from_the_noised_image():
     assert (start[:, 5:] == noise[:, 5:]).all()
 
 
-def test_one_compiled_program_serves_plans_masks_weights_rules_and_labels():
-    traces = []
+def test_one_compiled_program_serves_tasks_weights_rules_and_labels():
+    """With and without a known region, one for all images or one for each, at any trail."""
+    traces, compiled = [], []
+
+    def listen(event, duration, fun_name="", **_):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(fun_name)
 
     class Counted(AbstractDenoiser):
         """Counts how often it is traced."""
 
         inner: AbstractDenoiser
 
+        schedule = FLOW
         num_classes = None
 
         def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
             traces.append(label)
             return self.inner(z, t, label)
 
-    def run(plan, weight, eta, label, image, covariance):
+    def run(task, weight, eta, label, image, covariance):
         denoiser = ClassifierFree(Counted(_denoiser(covariance)), weight)
         labels = jnp.full(4, label, jnp.int32)
-        return sample(jr.key(0), denoiser, plan, image, labels, FLOW, DDIM(eta))
+        return sample(jr.key(0), denoiser, task, image, labels, DDIM(eta))
 
-    image = jnp.ones((4, SIDE, SIDE, 1))
-    run(synchronous(20, SIDE, SIDE), 1.0, 0.0, 3, image, COVARIANCE)
-    once = len(traces)
-    run(staged(raster(SIDE, SIDE, 2), 20), 2.5, 0.7, 0, -image, np.eye(SIZE))
-    run(inpaint(from_path(WINDOW, 20), jnp.asarray(KNOWN)), 0.0, 1.0, NULL_LABEL, 0 * image, COVARIANCE)
-    assert len(traces) == once
+    image, known = jnp.ones((4, SIDE, SIDE, 1)), jnp.asarray(KNOWN)
+    window, in_order = from_path(WINDOW, 20), staged(raster(SIDE, SIDE, 2), 20)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        run(Task(synchronous(20, SIDE, SIDE)), 1.0, 0.0, 3, image, COVARIANCE)
+        once = len(traces)
+        run(Task(in_order), 2.5, 0.7, 0, -image, np.eye(SIZE))
+        run(Task(window, known), 0.0, 1.0, NULL_LABEL, 0 * image, COVARIANCE)
+        run(Task(window, ~known, 0.5), 0.0, 1.0, NULL_LABEL, 0 * image, COVARIANCE)
+        run(Task(in_order, jr.bernoulli(jr.key(6), shape=(4, SIDE, SIDE)), 1), 1.5, 0.5, 1, image, COVARIANCE)
+        assert len(traces) == once
+        run(Task(synchronous(21, SIDE, SIDE)), 1.0, 0.0, 3, image, COVARIANCE)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(traces) > once, "another number of steps is another program"
+    assert compiled.count("jit(_images)") == 2, compiled
+
+
+@pytest.mark.parametrize("trail", [0.0, 0.5])
+def test_a_region_per_image_is_every_region_alone(trail):
+    """To the bit: it is one program. Given in another order, the regions come to other images."""
+    image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
+    known = jr.bernoulli(jr.key(6), shape=(4, SIDE, SIDE))
+    plan, rule = staged(raster(SIDE, SIDE, 2), 20), DDIM(0.5)
+    images = _run(_denoiser(), plan, rule, image=image, known=known, trail=trail)
+    assert (images == image)[known].all()
+    assert (images != image)[~known].all()
+    for number, region in enumerate(known):
+        alone = _run(_denoiser(), plan, rule, image=image, known=region, trail=trail)
+        assert (images[number] == alone[number]).all()
+        assert (images[number - 1] != alone[number - 1]).any()
+    nothing = _run(_denoiser(), plan, rule, image=image)
+    assert (nothing == _run(_denoiser(), plan, rule, image=image, known=known & False, trail=trail)).all()
+    assert (nothing != images).any(axis=(1, 2, 3)).all()
 
 
 def test_a_plan_per_image_follows_the_vocabulary_of_vmap():
-    image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
-    known = jr.bernoulli(jr.key(6), shape=(4, SIDE, SIDE))
-    plan = synchronous(20, SIDE, SIDE)
-    plans = jax.vmap(inpaint, in_axes=(None, 0))(plan, known)
-    images = _run(_denoiser(), plans, DDIM(0.5), image=image, plan_axes=0)
-    assert (images == image)[known].all()
-    assert (images != image)[~known].all()
-    alone = _run(_denoiser(), inpaint(plan, known[2]), DDIM(0.5), image=image)
-    np.testing.assert_allclose(images[2], alone[2], atol=1e-4)
+    """With nothing known, with one region, and with a region per image: as each plan alone, shared by all."""
+    image, rule = jr.normal(jr.key(5), (4, SIDE, SIDE, 1)), DDIM(0.5)
+    orders = jax.vmap(lambda key: random_order(key, SIDE, SIDE, 2))(jr.split(jr.key(8), 4))
+    plans = jax.vmap(lambda groups: from_path(StagedPath(groups, jnp.asarray(0.5)), 20))(orders)
+    regions = jr.bernoulli(jr.key(6), shape=(4, SIDE, SIDE))
+    for known, trail in ((None, 0.0), (jnp.asarray(KNOWN), 0.0), (regions, 0.5)):
+        images = _run(_denoiser(), plans, rule, image=image, known=known, trail=trail, plan_axes=0)
+        for number, times in enumerate(plans.times):
+            alone = _run(_denoiser(), FixedPlan(times), rule, image=image, known=known, trail=trail)
+            np.testing.assert_allclose(images[number], alone[number], atol=1e-4)
+            assert jnp.abs(images[number - 1] - alone[number - 1]).max() > 1e-2
+        if known is not None:
+            known = jnp.broadcast_to(known, images.shape[:3])
+            assert (images == image)[known].all()
+            assert (images != image)[~known].all()
+
+
+def test_hidden_pixels_are_not_read():
+    """Where nothing is known and the plan starts from pure noise, the values given do not matter."""
+    image, other = (jr.normal(jr.key(seed), (4, SIDE, SIDE, 1)) for seed in (5, 9))
+    known = jnp.asarray(KNOWN)
+    for trail in (0.0, 0.5):
+        both = jnp.where(known[None, ..., None], image, other)
+        one, two = (_run(_denoiser(), WINDOW_PLAN, DDIM(0.5), image=i, known=known, trail=trail) for i in (image, both))
+        assert (one == two).all()
 
 
 class _ByPrediction(AbstractPlan):
@@ -350,7 +434,7 @@ def test_a_plan_may_look_at_predictions(plan_axes):
     plan = _ByPrediction(rates[0], 20) if plan_axes is None else jax.vmap(lambda rate: _ByPrediction(rate, 20))(rates)
     image, label = jnp.zeros((4, SIDE, SIDE, 1)), jnp.full(4, NULL_LABEL, jnp.int32)
     images, history = sample_with_history(
-        jr.key(0), _denoiser(), plan, image, label, FLOW, DDIM(0.0), frames=20, plan_axes=plan_axes
+        jr.key(0), _denoiser(), Task(plan), image, label, DDIM(0.0), frames=20, plan_axes=plan_axes
     )
     assert (history.times[0] != history.times[1]).any()
     np.testing.assert_allclose(images, _run(_denoiser(), plan, DDIM(0.0), plan_axes=plan_axes), atol=1e-4)
@@ -358,7 +442,7 @@ def test_a_plan_may_look_at_predictions(plan_axes):
 
 def test_history_shows_evenly_spaced_steps_of_the_same_images():
     plan, image, label = from_path(WINDOW, 20), jnp.zeros((4, SIDE, SIDE, 1)), jnp.full(4, NULL_LABEL, jnp.int32)
-    images, history = sample_with_history(jr.key(0), _denoiser(), plan, image, label, FLOW, DDIM(0.5), frames=5)
+    images, history = sample_with_history(jr.key(0), _denoiser(), Task(plan), image, label, DDIM(0.5), frames=5)
     np.testing.assert_allclose(images, _run(_denoiser(), plan, DDIM(0.5)), atol=1e-4)
     for image in range(4):
         assert (history.times[image] == plan.times[jnp.array([0, 5, 10, 14, 19])]).all()
@@ -392,6 +476,7 @@ GOOD = {
     "plan_axes": None,
     "known": None,
 }
+BY_PREDICTION = _ByPrediction(jnp.asarray(0.5), 2)
 STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
 
 
@@ -411,14 +496,30 @@ STACKED = jax.vmap(lambda _: GOOD["plan"])(jnp.arange(3))
         ({"plan": STACKED}, ValueError, r"got \(3, 3, 8, 8\); .* plan_axes=0"),
         ({"plan": STACKED, "plan_axes": 0}, ValueError, r"leading axis of 4 images, got shapes \[\(3, 3, 8, 8\)\]"),
         ({"known": jnp.ones((4, SIDE, SIDE))}, TypeError, "known must be boolean, .* got dtype float32"),
-        ({"known": jnp.ones((4, SIDE, 2), bool)}, ValueError, r"need known regions \(4, 8, 8\), got \(4, 8, 2\)"),
+        (
+            {"known": jnp.ones((4, SIDE, 2), bool)},
+            ValueError,
+            r"known is \(4, 8, 2\), the plan's time fields are \(8, 8",
+        ),
+        (
+            {"known": jnp.ones((3, SIDE, SIDE), bool)},
+            ValueError,
+            r"a known region of \(8, 8\), or one each \(4, 8, 8\); got \(3, 8, 8\)",
+        ),
+        ({"known": jnp.ones((1, SIDE, SIDE), bool)}, ValueError, r"or one each \(4, 8, 8\); got \(1, 8, 8\)"),
+        ({"known": jnp.ones((2, 4, SIDE, SIDE), bool)}, ValueError, r"or one each \(4, 8, 8\); got \(2, 4, 8, 8\)"),
+        ({"plan": BY_PREDICTION, "known": jnp.ones((SIDE, 2), bool)}, ValueError, r"each \(4, 8, 8\); got \(8, 2\)"),
+        ({"plan": BY_PREDICTION, "known": jnp.ones((3, 8, 8), bool)}, ValueError, r"each \(4, 8, 8\); got \(3, 8, 8\)"),
+        ({"plan": BY_PREDICTION, "known": jnp.ones((8, 8))}, TypeError, "known must be boolean, .* got dtype float32"),
         ({"plan_axes": 1}, ValueError, r"plan_axes is None .* or 0 .*, got 1"),
     ],
 )
-def test_bad_input_is_refused_before_any_compute(changed, error, message):
+@pytest.mark.parametrize("draw", [sample, functools.partial(sample_with_history, frames=2)], ids=["images", "history"])
+def test_bad_input_is_refused_before_any_compute(draw, changed, error, message):
     class Untouched(AbstractDenoiser):
         """Must not be called."""
 
+        schedule = FLOW
         num_classes = 10
 
         def __call__(self, z, t, label):
@@ -426,16 +527,14 @@ def test_bad_input_is_refused_before_any_compute(changed, error, message):
 
     arguments = GOOD | changed
     with pytest.raises(error, match=message):
-        sample(
+        draw(
             jr.key(0),
             Untouched(),
-            arguments["plan"],
+            Task(arguments["plan"], arguments["known"]),
             arguments["image"],
             arguments["label"],
-            FLOW,
             DDIM(0.0),
             plan_axes=arguments["plan_axes"],
-            known=arguments["known"],
         )
 
 
@@ -443,7 +542,7 @@ def test_bad_input_is_refused_before_any_compute(changed, error, message):
 def test_history_has_no_more_frames_than_steps(frames):
     with pytest.raises(ValueError, match=f"a plan of 2 steps has no {frames} frames; ask for 1 to 2"):
         sample_with_history(
-            jr.key(0), _Echo(), GOOD["plan"], GOOD["image"], GOOD["label"], FLOW, DDIM(0.0), frames=frames
+            jr.key(0), _Echo(), Task(GOOD["plan"]), GOOD["image"], GOOD["label"], DDIM(0.0), frames=frames
         )
 
 

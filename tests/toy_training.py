@@ -47,12 +47,13 @@ class DenseDenoiser(AbstractDenoiser):
         self.outer = jr.normal(outer_key, (hidden, pixels)) / hidden**0.5
         self.label_bias = jnp.zeros((NUM_CLASSES + 1, hidden))
 
+    schedule = RectifiedFlow()
     num_classes = None
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
         hidden = jnp.concatenate([z.ravel(), t.ravel()]) @ self.inner + self.label_bias[label]
         velocity = (jnp.tanh(hidden) @ self.outer).reshape(z.shape)
-        return Prediction.from_velocity(RectifiedFlow(), z, t, velocity)
+        return Prediction.from_velocity(self.schedule, z, t, velocity)
 
 
 def toy_loss(denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.elbo.design import AbstractDesign
-from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.paths import AbstractPathLaw
 from asyncpatch.process import AbstractDenoiser, corrupt
 from asyncpatch.shapes import Image, Label, TimeField
@@ -23,7 +22,6 @@ from asyncpatch.shapes import Image, Label, TimeField
 
 def error_rate(
     denoiser: AbstractDenoiser,
-    schedule: AbstractNoiseSchedule,
     image: Image,
     t: TimeField,
     noise: Image,
@@ -31,8 +29,9 @@ def error_rate(
 ) -> TimeField:
     """`-(1/2) log_snr'(t_i) |eps_i - epshat_i|^2` of every token, at one draw of the noise: nats per unit of time.
 
-    `denoiser` must take images of this `schedule`; `asyncpatch.process.OnSchedule` makes it do so.
+    The schedule is the denoiser's; `asyncpatch.process.OnSchedule` moves a denoiser to another one.
     """
+    schedule = denoiser.schedule
     slope = jax.jvp(schedule.log_snr, (t,), (jnp.ones_like(t),))[1]
     prediction = denoiser(corrupt(schedule, image, t, noise), t, label)
     return -0.5 * slope * jnp.sum((noise - prediction.noise) ** 2, axis=-1)
@@ -41,7 +40,6 @@ def error_rate(
 def diffusion_nats(
     key: PRNGKeyArray,
     denoiser: AbstractDenoiser,
-    schedule: AbstractNoiseSchedule,
     law: AbstractPathLaw,
     design: AbstractDesign,
     image: Image,
@@ -51,6 +49,6 @@ def diffusion_nats(
     points = design.draw(key, law, *image.shape)
 
     def at_point(t, weights, noise):
-        return jnp.sum(weights * error_rate(denoiser, schedule, image, t, noise, label))
+        return jnp.sum(weights * error_rate(denoiser, image, t, noise, label))
 
     return jnp.sum(jax.vmap(at_point)(points.times, points.weights, points.noise))

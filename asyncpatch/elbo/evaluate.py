@@ -71,7 +71,6 @@ class Evaluation(eqx.Module):
 def evaluate(
     key: PRNGKeyArray,
     denoiser: AbstractDenoiser,
-    schedule: AbstractNoiseSchedule,
     law: AbstractPathLaw,
     design: AbstractDesign,
     decoder: AbstractDecoder,
@@ -83,8 +82,7 @@ def evaluate(
     """Bound `-log p(x | label)` of every image by `draws` independent draws of `design`.
 
     Args:
-        denoiser: takes images of `schedule`; wrap one that was trained under another in `process.OnSchedule`.
-        schedule: with finite log-SNR at both ends.
+        denoiser: on a schedule with finite log-SNR at both ends; `process.OnSchedule` moves it to one.
         progress: called with images done and images in all, after every dispatch.
 
     Raises `ValueError` before any compute for an infinite log-SNR, an array that is no set of images, images that the
@@ -93,7 +91,7 @@ def evaluate(
     """
     if draws < 2:
         raise ValueError(f"a standard error needs at least two draws, got draws={draws}; give a larger number")
-    check_schedule(schedule)
+    check_schedule(denoiser.schedule)
     _check_images(images)
     count, height, width, channels = images.shape
     decoder.check(images)
@@ -107,8 +105,8 @@ def evaluate(
         index = jnp.arange(start, start + together) % count
         point_keys, decoder_keys = _image_keys(key, index)
         points = _draw_points(point_keys, law, design, (height, width, channels), draws)
-        diffusion = _read_rates(denoiser, schedule, images[index], labels[index], points)
-        ends = _read_ends(decoder_keys, schedule, decoder, images[index], draws)
+        diffusion = _read_rates(denoiser, images[index], labels[index], points)
+        ends = _read_ends(decoder_keys, denoiser.schedule, decoder, images[index], draws)
         kept = min(together, count - start)
         parts.append([np.asarray(part)[:kept] for part in (diffusion, *ends)])
         progress(start + kept, count)
@@ -177,7 +175,6 @@ def _draw_points(
 @eqx.filter_jit
 def _read_rates(
     denoiser: AbstractDenoiser,
-    schedule: AbstractNoiseSchedule,
     images: Float[Array, "images height width channel"],
     labels: Int[Array, " images"],
     points: Points,
@@ -189,7 +186,7 @@ def _read_rates(
 
     def call(at):
         point, image = at
-        rate = error_rate(denoiser, schedule, images[image], point.times, point.noise, labels[image])
+        rate = error_rate(denoiser, images[image], point.times, point.noise, labels[image])
         return jnp.sum(point.weights * rate)
 
     nats = jax.lax.map(call, (flat, owner), batch_size=min(CALLS_TOGETHER, len(owner)))

@@ -17,7 +17,6 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser, corrupt
 from asyncpatch.shapes import Image, Label
 
@@ -25,12 +24,12 @@ from asyncpatch.shapes import Image, Label
 def grid_diffusion_nats(
     key: PRNGKeyArray,
     denoiser: AbstractDenoiser,
-    schedule: AbstractNoiseSchedule,
     fields: Float[Array, "fields height width"],
     image: Image,
     label: Label,
 ) -> Float[Array, ""]:
     """One draw of the sum over all steps, one denoiser call each; `fields` as `check_grid` returns them."""
+    schedule = denoiser.schedule
 
     def step(carry, neighbours):
         total, key = carry

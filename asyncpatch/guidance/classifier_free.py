@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser, Prediction
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 
@@ -28,6 +29,10 @@ class ClassifierFree(AbstractDenoiser):
 
     denoiser: AbstractDenoiser
     weight: Float[Array, ""] = eqx.field(converter=_as_weight)
+
+    @property
+    def schedule(self) -> AbstractNoiseSchedule:
+        return self.denoiser.schedule
 
     @property
     def num_classes(self) -> int | None:

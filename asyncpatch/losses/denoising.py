@@ -8,14 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from asyncpatch.losses.weighting import AbstractWeighting
-from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.shapes import Image, Label, TimeField
 
 
 def denoising_loss(
     denoiser: AbstractDenoiser,
-    schedule: AbstractNoiseSchedule,
     weighting: AbstractWeighting,
     data: Image,
     t: TimeField,
@@ -23,6 +21,7 @@ def denoising_loss(
     label: Label,
 ) -> Float[Array, ""]:
     """Mean over tokens and channels of `weight(t) (v - vhat)^2`, with `noise` unit Gaussian."""
+    schedule = denoiser.schedule
     prediction = denoiser(corrupt(schedule, data, t, noise), t, label)
     error = prediction.velocity(schedule, t) - Prediction(data, noise).velocity(schedule, t)
     return jnp.mean(weighting(schedule, t)[..., None] * jnp.square(error))

@@ -29,6 +29,10 @@ class DroppingDenoiser(AbstractDenoiser):
     key: PRNGKeyArray
 
     @property
+    def schedule(self) -> AbstractNoiseSchedule:
+        return self.denoiser.schedule
+
+    @property
     def num_classes(self) -> int:
         return self.denoiser.num_classes
 

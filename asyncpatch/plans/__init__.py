@@ -6,4 +6,4 @@ from asyncpatch.plans.along_path import synchronous as synchronous
 from asyncpatch.plans.base import AbstractPlan as AbstractPlan
 from asyncpatch.plans.fixed import FixedPlan as FixedPlan
 from asyncpatch.plans.fixed import check_plan as check_plan
-from asyncpatch.plans.fixed import inpaint as inpaint
+from asyncpatch.plans.task import Task as Task

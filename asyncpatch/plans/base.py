@@ -1,8 +1,7 @@
 """What a plan is: at every step of a generation, the time that each token moves to next.
 
 Invariants: times lie in [0, 1], never rise in any token, and end at 0 everywhere; so a token that is clean stays as
-it is. Inpainting, autoregression and strength maps are plans: the sampler is only told which tokens are known
-where these do not start at 0.
+it is. Autoregression and strength maps are plans, and a known region turns any plan into inpainting (`Task`).
 """
 
 import abc

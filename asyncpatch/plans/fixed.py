@@ -10,14 +10,14 @@ from jaxtyping import Array, Float, Int
 
 from asyncpatch.plans.base import AbstractPlan
 from asyncpatch.process import Prediction
-from asyncpatch.shapes import Known, TimeField
+from asyncpatch.shapes import TimeField
 
 
 class FixedPlan(AbstractPlan):
     """A plan given by its time fields, from the first to the last.
 
     Raises `ValueError` as `check_plan` does, if the values are at hand (they are not under `jax.vmap`, which makes a
-    plan per image: `jax.vmap(inpaint, in_axes=(None, 0))(plan, known)`).
+    plan per image).
     """
 
     times: Float[Array, "steps_plus_1 height width"]
@@ -38,26 +38,6 @@ class FixedPlan(AbstractPlan):
 
     def next(self, state: Int[Array, ""], t: TimeField, prediction: Prediction) -> tuple[Int[Array, ""], TimeField]:
         return state + 1, self.times[state + 1]
-
-
-def inpaint(plan: FixedPlan, known: Known, trail: float = 0.0) -> FixedPlan:
-    """Hold the known tokens at 0 throughout, and let the unknown ones follow `plan`.
-
-    Outpainting is this function with another region. With a `trail` in (0, 1] the known tokens are at that share of the
-    plan's times, and `sample` must be told of them: 0 conditions exactly if the network is exact, 1 is what samplers
-    for one time per image do (replacement), and between them a network meets fields that are less unlike those it was
-    trained on. Raises `ValueError` if the shapes differ or `trail` leaves [0, 1], and `TypeError` if `known` is not
-    boolean: the polarity of a mask of numbers is anybody's guess.
-    """
-    if not 0 <= trail <= 1:
-        raise ValueError(
-            f"known tokens trail at a share of the others' times in [0, 1], got {trail}; 0 holds them clean"
-        )
-    if known.dtype != bool:
-        raise TypeError(f"known must be boolean, True where a token is observed, got dtype {known.dtype}; compare it")
-    if known.shape != plan.times.shape[1:]:
-        raise ValueError(f"known is {known.shape}, the plan's time fields are {plan.times.shape[1:]}; make them equal")
-    return FixedPlan(jnp.where(known[None], trail, 1.0) * plan.times)
 
 
 def check_plan(times: Float[Array, "..."], height: int, width: int) -> None:

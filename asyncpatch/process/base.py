@@ -8,6 +8,7 @@ Invariant: `from_k(k())` returns the same pair, for every kind k, wherever the s
 """
 
 import abc
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -67,8 +68,16 @@ class AbstractDenoiser(eqx.Module):
 
     To write one more: implement `__call__` for one image (`jax.vmap` is the caller's), let the output at a token
     depend on every token and every time, return `Prediction.from_...` of whatever you estimate, and enrol the
-    class in `tests/test_process.py`. Wrap a denoiser to change it; guidance does.
+    class in `tests/test_process.py`. Wrap a denoiser to change it; guidance does. `schedule` says whose noisy images it
+    takes: samplers, losses and bounds ask the denoiser, so that no other can be given beside it.
     """
+
+    if TYPE_CHECKING:  # type checkers take an AbstractVar for a field of the constructor
+
+        @property
+        def schedule(self) -> AbstractNoiseSchedule: ...
+    else:
+        schedule: eqx.AbstractVar[AbstractNoiseSchedule]
 
     @property
     @abc.abstractmethod

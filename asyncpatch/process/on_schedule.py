@@ -15,21 +15,21 @@ from asyncpatch.shapes import Image, Label, TimeField
 
 
 class OnSchedule(AbstractDenoiser):
-    """`denoiser`, which knows images of the schedule `trained`, for images of the schedule `used`.
+    """`denoiser`, which knows images of its own schedule, for images of another one.
 
-    Log-SNRs of `used` must be ones that `trained` reaches. Where both have no signal left the scale is 1.
+    Log-SNRs of `schedule` must be ones that the denoiser's own reaches. Where both have no signal left the scale is 1.
     """
 
     denoiser: AbstractDenoiser
-    trained: AbstractNoiseSchedule
-    used: AbstractNoiseSchedule
+    schedule: AbstractNoiseSchedule
 
     @property
     def num_classes(self) -> int | None:
         return self.denoiser.num_classes
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
-        known_time = jnp.clip(self.trained.time(self.used.log_snr(t)), 0.0, 1.0)
-        alpha = self.used.alpha(t)
-        scale = jnp.where(alpha == 0, 1.0, safe_divide(self.trained.alpha(known_time), alpha))
+        own = self.denoiser.schedule
+        known_time = jnp.clip(own.time(self.schedule.log_snr(t)), 0.0, 1.0)
+        alpha = self.schedule.alpha(t)
+        scale = jnp.where(alpha == 0, 1.0, safe_divide(own.alpha(known_time), alpha))
         return self.denoiser(scale[..., None] * z, known_time, label)

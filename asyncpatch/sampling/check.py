@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from asyncpatch.plans import AbstractPlan
+from asyncpatch.plans import AbstractPlan, Task
 from asyncpatch.process import AbstractDenoiser, check_labels
 
 
 def check_inputs(
     denoiser: AbstractDenoiser,
-    plan: AbstractPlan,
+    task: Task,
     image: Float[Array, "batch height width channel"],
     label: Int[Array, " batch"],
     plan_axes: Literal[0] | None,
@@ -23,23 +23,17 @@ def check_inputs(
     """Raises `ValueError` for shapes and values, and `TypeError` for number types, that cannot be sampled from."""
     _check_image(image)
     check_labels(label, image.shape[0], denoiser.num_classes)
+    if task.known is not None and task.known.shape not in (image.shape[1:3], image.shape[:3]):
+        raise ValueError(
+            f"images of shape {image.shape} have a known region of {image.shape[1:3]}, or one each {image.shape[:3]}; "
+            f"got {task.known.shape}"
+        )
+    plan = task.plan
     _check_plan_axes(plan, image.shape[0], plan_axes)
     axis = None if plan_axes is None else eqx.if_array(plan_axes)
     # A plan of the wrong size says so in `init`; asking for its shape alone computes nothing.
     start = eqx.filter_vmap(lambda plan: plan.init(*image.shape[1:3]), in_axes=(axis,), axis_size=image.shape[0])
     eqx.filter_eval_shape(start, plan)
-
-
-def check_known_of(
-    known: Bool[Array, "known_batch known_height known_width"] | None, image: Float[Array, "batch height width channel"]
-) -> None:
-    """Raises `ValueError` unless there is a known region for every image, and `TypeError` unless it is boolean."""
-    if known is not None and known.dtype != bool:
-        raise TypeError(f"known must be boolean, True where a token is observed, got dtype {known.dtype}; compare it")
-    if known is not None and known.shape != image.shape[:3]:
-        raise ValueError(
-            f"images of shape {image.shape} need known regions {image.shape[:3]}, got {known.shape}; give one an image"
-        )
 
 
 def _check_image(image: Array) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
-from asyncpatch.plans import synchronous
+from asyncpatch.plans import Task, synchronous
 from asyncpatch.process import AbstractDenoiser, corrupt
 from asyncpatch.sampling.base import AbstractStepRule
-from asyncpatch.sampling.check import check_inputs, check_known_of
+from asyncpatch.sampling.check import check_inputs
 from asyncpatch.shapes import Image, Known, Label
 
 
@@ -62,18 +62,16 @@ def repaint(
     denoiser: AbstractDenoiser,
     times: RePaintTimes,
     image: Float[Array, "batch height width channel"],
-    known: Bool[Array, "known_batch known_height known_width"],
+    known: Bool[Array, "*known_batch known_height known_width"],
     label: Int[Array, " batch"],
-    schedule: AbstractNoiseSchedule,
     rule: AbstractStepRule,
 ) -> Float[Array, "batch height width channel"]:
-    """Fill the unknown pixels of a batch of images, each with its own known region.
+    """Fill the unknown pixels of a batch of images, which share one known region or have one each.
 
     Raises `ValueError` or `TypeError` for inputs that do not fit.
     """
-    check_inputs(denoiser, synchronous(1, *image.shape[1:3]), image, label, None)
-    check_known_of(known, image)
-    return _batch(key, denoiser, times, image, known, label, schedule, rule)
+    check_inputs(denoiser, Task(synchronous(1, *image.shape[1:3]), known), image, label, None)
+    return _batch(key, denoiser, times, image, jnp.broadcast_to(known, image.shape[:3]), label, rule)
 
 
 @eqx.filter_jit
@@ -84,7 +82,7 @@ def _batch(
     image: Float[Array, "batch height width channel"],
     *inputs: object,
 ) -> Float[Array, "batch height width channel"]:
-    fill = eqx.filter_vmap(_fill, in_axes=(0, None, None, 0, 0, 0, None, None))
+    fill = eqx.filter_vmap(_fill, in_axes=(0, None, None, 0, 0, 0, None))
     return fill(jr.split(key, image.shape[0]), denoiser, times, image, *inputs)
 
 
@@ -95,9 +93,9 @@ def _fill(
     image: Image,
     known: Known,
     label: Label,
-    schedule: AbstractNoiseSchedule,
     rule: AbstractStepRule,
 ) -> Image:
+    schedule = denoiser.schedule
     start_key, steps_key = jr.split(key)
 
     def step(carry, at):

@@ -1,19 +1,18 @@
-"""Training: state, the compiled step, the loop, checkpoints, the mesh, and configs as JSON."""
+"""Training: state, the compiled step, the loop, checkpoints and the mesh."""
 
 from asyncpatch.train.batch import Batch as Batch
 from asyncpatch.train.batch import BatchSource as BatchSource
 from asyncpatch.train.batch import put_batch as put_batch
-from asyncpatch.train.config import ConfigError as ConfigError
-from asyncpatch.train.config import differences as differences
-from asyncpatch.train.config import from_json as from_json
-from asyncpatch.train.config import to_json as to_json
 from asyncpatch.train.interrupt import TERMINATED_STATUS as TERMINATED_STATUS
 from asyncpatch.train.loop import NonFiniteLossError as NonFiniteLossError
 from asyncpatch.train.loop import Validation as Validation
 from asyncpatch.train.loop import train as train
 from asyncpatch.train.mesh import make_mesh as make_mesh
+from asyncpatch.train.provenance import commit as commit
+from asyncpatch.train.provenance import release as release
 from asyncpatch.train.reading import CheckpointError as CheckpointError
 from asyncpatch.train.reading import ConfigMismatchError as ConfigMismatchError
+from asyncpatch.train.reading import Saved as Saved
 from asyncpatch.train.reading import best_step as best_step
 from asyncpatch.train.reading import load_for_sampling as load_for_sampling
 from asyncpatch.train.reading import newest_step as newest_step

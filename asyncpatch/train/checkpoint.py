@@ -19,15 +19,16 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
-from asyncpatch.train.config import Json, differences, from_json, to_json
+from asyncpatch.config import Json, differences, from_json, to_json
+from asyncpatch.train.provenance import commit, release
 from asyncpatch.train.reading import (
     CHECKPOINTS,
     VALIDATION_LOSS,
     ConfigMismatchError,
     loss_in,
     newest_readable,
-    read_config,
     read_items,
+    read_record,
     split_shapes,
     with_unreadable_metrics,
 )
@@ -47,6 +48,7 @@ class Checkpoints:
         self._folder = folder.resolve()
         _set_aside(self._folder, with_unreadable_metrics(self._folder))
         self._manager = self._open(run)
+        self._made_by = {"release": release(), "commit": commit()}
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -69,7 +71,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             ema=ocp.args.StandardSave(eqx.filter(state.ema, eqx.is_array)),
             state=ocp.args.StandardSave(eqx.filter(_without_ema(state), eqx.is_array)),
-            config=ocp.args.JsonSave({"experiment": experiment}),
+            config=ocp.args.JsonSave({"experiment": experiment} | self._made_by),
         )
         metrics = {} if validation_loss is None else {VALIDATION_LOSS: validation_loss}
         self._manager.save(step, args=items, metrics=metrics)
@@ -82,7 +84,7 @@ class Checkpoints:
         """
 
         def read(path: Path) -> TrainState:
-            _check_same_config(path, read_config(path), experiment)
+            _check_same_config(path, experiment)
             ema_arrays, ema_rest = split_shapes(template.ema)
             arrays, rest = split_shapes(_without_ema(template))
             items = read_items(path, ema=ocp.args.StandardRestore(ema_arrays), state=ocp.args.StandardRestore(arrays))
@@ -111,9 +113,11 @@ class Checkpoints:
         return ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
 
 
-def _check_same_config(path: Path, saved: Json, experiment: Json) -> None:
+def _check_same_config(path: Path, experiment: Json) -> None:
+    record = read_record(path)
     # Through the objects and back, so that options which the saved config predates take their defaults.
-    found = differences(to_json(from_json(saved)), experiment, ignored_types=(RunConfig,))
+    saved = to_json(from_json(record["experiment"], record["release"]))
+    found = differences(saved, experiment, ignored_types=(RunConfig,))
     if found:
         lines = "; ".join(f"{name or 'config'} was {before} and is now {now}" for name, (before, now) in found.items())
         raise ConfigMismatchError(

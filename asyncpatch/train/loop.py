@@ -21,9 +21,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from asyncpatch.config import Json, to_json
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
-from asyncpatch.train.config import Json, to_json
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
 from asyncpatch.train.reading import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter

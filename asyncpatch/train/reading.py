@@ -2,9 +2,11 @@
 
 A checkpoint is a folder `checkpoints/STEP` with three Orbax items: `ema` (all that sampling needs), `state` (the
 rest of `TrainState`; keys and data position follow from its step, see there) and `config` (JSON). There is no
-pickle, and the config can name nothing but this project's dataclasses: a stranger's checkpoint is safe to open.
+pickle, and the config can name nothing but classes of this package and those that the opening program registered: a
+stranger's checkpoint is safe to open.
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -17,16 +19,18 @@ import jax
 import jax.random as jr
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
-from asyncpatch.train.config import ConfigError, Json, from_json
+from asyncpatch.config import ConfigError, Json, from_json
 from asyncpatch.train.mesh import abstract_weights
-from asyncpatch.train.state import MakeDenoiser
 
 LOGGER = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """The folder of checkpoints inside a run's folder."""
+
+FIRST_RELEASE = "0.1.0"
+"""The release whose checkpoints do not say which one wrote them."""
 
 VALIDATION_LOSS = "validation_loss"
 """The metric that the best checkpoints are kept by."""
@@ -40,28 +44,41 @@ class ConfigMismatchError(ValueError):
     """The folder holds checkpoints of another config."""
 
 
-def load_for_sampling(
-    folder: str | Path, mesh: Mesh, step: int | None = None
-) -> tuple[Any, Callable[[MakeDenoiser], PyTree]]:
-    """Open a run's newest readable checkpoint, or the one of `step`: its config, and a way to its denoiser.
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a checkpoint says of itself."""
 
-    Build `make_denoiser(key)` from the config as the training run did, and call the returned function with it: it
-    gives the denoiser with the moving average of the weights. The checkpoint may come from a stranger.
+    experiment: Any
+    """The config of its run."""
+    step: int
+    validation_loss: float | None
+    """Of the averaged weights; None if it was not measured at this step."""
+    release: str
+    """The release of this package that wrote it."""
+    commit: str
+    """The commit of the code that wrote it, or `unknown`."""
+
+
+def load_for_sampling(
+    folder: str | Path, build: Callable[[Any, PRNGKeyArray], PyTree], mesh: Mesh, step: int | None = None
+) -> tuple[Saved, PyTree]:
+    """Open a run's newest readable checkpoint, or the one of `step`: what it says of itself, and its denoiser.
+
+    `build(experiment, key)` makes a denoiser with fresh weights from the config, as the training run did; it is given
+    the moving average of the weights. The checkpoint may come from a stranger.
     """
     folder = Path(folder).resolve()
 
-    def newest(read: Callable[[Path], Any]) -> Any:
-        found = newest_readable(folder, read, step)
-        if found is None:
-            raise _no_checkpoint(folder, step)
-        return found[0]
-
-    def restore(make_denoiser: MakeDenoiser) -> PyTree:
-        shapes = eqx.filter_eval_shape(make_denoiser, jax.eval_shape(lambda: jr.key(0)))
+    def read(path: Path) -> tuple[Saved, PyTree]:
+        saved = read_saved(path)
+        shapes = eqx.filter_eval_shape(build, saved.experiment, jax.eval_shape(lambda: jr.key(0)))
         arrays, rest = split_shapes(abstract_weights(mesh, shapes))
-        return eqx.combine(newest(lambda path: read_items(path, ema=ocp.args.StandardRestore(arrays))["ema"]), rest)
+        return saved, eqx.combine(read_items(path, ema=ocp.args.StandardRestore(arrays))["ema"], rest)
 
-    return newest(lambda path: from_json(read_config(path))), restore
+    found = newest_readable(folder, read, step)
+    if found is None:
+        raise _no_checkpoint(folder, step)
+    return found[0]
 
 
 def newest_step(folder: str | Path) -> int:
@@ -121,9 +138,23 @@ def read_items(path: Path, **items: ocp.args.CheckpointArgs) -> Any:
         return reader.restore(path, args=ocp.args.Composite(**items))
 
 
-def read_config(path: Path) -> Json:
-    """The config that a checkpoint was saved under, as JSON."""
-    return read_items(path, config=ocp.args.JsonRestore())["config"]["experiment"]
+def read_record(path: Path) -> dict[str, Json]:
+    """The config that a checkpoint was saved under, as JSON, and the release and commit that wrote it."""
+    record = read_items(path, config=ocp.args.JsonRestore())["config"]
+    return {"release": FIRST_RELEASE, "commit": "unknown"} | record
+
+
+def read_saved(path: Path) -> Saved:
+    """What a checkpoint says of itself. Raises `ConfigError` for a config that this program cannot read."""
+    record = read_record(path)
+    loss = loss_in(json.loads(_metrics_file(path).read_text()))
+    return Saved(
+        from_json(record["experiment"], record["release"]),
+        int(path.name),
+        loss if math.isfinite(loss) else None,
+        record["release"],
+        record["commit"],
+    )
 
 
 def with_unreadable_metrics(folder: Path) -> list[Path]:

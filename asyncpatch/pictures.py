@@ -1,0 +1,103 @@
+"""Pictures of images, known regions and time fields: plain functions from arrays to pixels, and pixels to files.
+
+Pixels are enlarged without smoothing, so that what is shown is what was computed. Time fields are drawn from dark
+(0, clean) to light (1, noise); pixels that are not known are drawn in a flat colour.
+"""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+from PIL import Image as Pillow
+
+HIDDEN_COLOUR = (0.95, 0.55, 0.25)
+"""What stands for a pixel that was not given."""
+
+GAP = 2
+"""Pixels of white between tiles, before enlargement."""
+
+Values = np.ndarray | Array
+"""Images and regions may come from the host or from a device."""
+
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+
+
+def colour(image: Float[Values, "height width channel"]) -> Pixels:
+    """[-1, 1] to colours; a single channel becomes grey. More than three channels have no colours: the first three."""
+    values = np.asarray(image)
+    grey_or_colour = np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values[..., :3]
+    return np.rint((grey_or_colour.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def colour_known(image: Float[Values, "height width channel"], known: Bool[Values, "height width"]) -> Pixels:
+    """An image of which only the known part is shown."""
+    hidden = np.rint(np.asarray(HIDDEN_COLOUR) * 255).astype(np.uint8)
+    return np.where(np.asarray(known)[..., None], colour(image), hidden)
+
+
+def colour_time(t: Float[Values, "height width"]) -> Pixels:
+    """A time field."""
+    return (matplotlib.colormaps["viridis"](np.asarray(t, float))[..., :3] * 255).astype(np.uint8)
+
+
+def tile(rows: list[list[Pixels]]) -> Pixels:
+    """Pictures of one size in rows, with white between them."""
+    height, width, _ = rows[0][0].shape
+    columns = max(len(row) for row in rows)
+    sheet = np.full(((height + GAP) * len(rows) + GAP, (width + GAP) * columns + GAP, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            top, left = GAP + i * (height + GAP), GAP + j * (width + GAP)
+            sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def enlarge(pixels: Pixels, target_width: int = 720) -> Pillow.Image:
+    """Enlarged by the whole number that brings it nearest below `target_width` pixels; `.show()` shows it."""
+    factor = max(1, target_width // pixels.shape[1])
+    size = (pixels.shape[1] * factor, pixels.shape[0] * factor)
+    return Pillow.fromarray(pixels).resize(size, Pillow.Resampling.NEAREST)
+
+
+def save(pixels: Pixels, path: str | Path, target_width: int = 720) -> Path:
+    """Write a picture, enlarged as by `enlarge`, as PNG."""
+    enlarge(pixels, target_width).save(path)
+    return Path(path)
+
+
+def grid(images: Float[Values, "batch height width channel"], columns: int) -> Pixels:
+    """Images in rows of `columns`."""
+    pictures = [colour(image) for image in images]
+    return tile([pictures[i : i + columns] for i in range(0, len(pictures), columns)])
+
+
+def before_and_after(
+    given: Float[Values, "batch height width channel"],
+    known: Bool[Values, "height width"],
+    made: Float[Values, "batch height width channel"],
+) -> Pixels:
+    """Three rows: the original, what the sampler was given of it, and what it made."""
+    return each_before_and_after(given, np.broadcast_to(known, given.shape[:3]), made)
+
+
+def each_before_and_after(
+    given: Float[Values, "batch height width channel"],
+    known: Bool[Values, "batch height width"],
+    made: Float[Values, "batch height width channel"],
+) -> Pixels:
+    """The same three rows, with a known region for each image."""
+    shown = [colour_known(image, region) for image, region in zip(given, known, strict=True)]
+    return tile([[colour(image) for image in given], shown, [colour(image) for image in made]])
+
+
+def strip(
+    times: Float[Values, "frames height width"],
+    data: Float[Values, "frames height width channel"],
+    final: Float[Values, "height width channel"],
+) -> Pixels:
+    """Two rows: the time field as it falls, and the estimate of the image at that moment."""
+    done = np.zeros_like(times[0])
+    return tile(
+        [[colour_time(t) for t in [*times, done]], [colour(image) for image in [*data, final]]],
+    )

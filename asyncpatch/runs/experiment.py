@@ -1,0 +1,103 @@
+"""What a run is made of, and how its parts are put together.
+
+`Experiment` is the whole config of a run: it is saved with every checkpoint, and data, denoiser and loss are built from
+it by the functions here alone, so that a checkpoint can be opened with nothing else at hand.
+"""
+
+import dataclasses
+
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from asyncpatch.data import AbstractSource, AbstractTransform, Batches, batches
+from asyncpatch.losses import AbstractWeighting, denoising_loss
+from asyncpatch.nn import DroppingDenoiser, NetworkDenoiser, UNet, UNetConfig
+from asyncpatch.noise_schedule import AbstractNoiseSchedule
+from asyncpatch.process import AbstractDenoiser
+from asyncpatch.shapes import Image, Label
+from asyncpatch.timesteps import AbstractTimestepSampler
+from asyncpatch.train import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they are batched."""
+
+    source: AbstractSource
+    held_out: AbstractSource
+    """Images kept for validation and for the known parts of inpainted samples; never trained on."""
+    transforms: tuple[AbstractTransform, ...]
+    """Applied to every image, held out or not."""
+    augmentations: tuple[AbstractTransform, ...]
+    """Applied to training images, after the transforms."""
+    shape: tuple[int, int, int]
+    """Height, width and channels of an image after the transforms: what the network was made for."""
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the numbers of a run."""
+
+    data: DataConfig
+    network: UNetConfig
+    schedule: AbstractNoiseSchedule
+    timesteps: AbstractTimestepSampler
+    weighting: AbstractWeighting
+    training: TrainConfig
+
+    def make_denoiser(self, key: PRNGKeyArray) -> NetworkDenoiser:
+        """A denoiser with fresh weights."""
+        return NetworkDenoiser(UNet(self.network, key), self.schedule)
+
+    def image_loss(self, denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:
+        """The denoising loss of one image at one random time field, dropout off."""
+        time_key, noise_key = jr.split(key)
+        t = self.timesteps(time_key, *image.shape[:2])
+        noise = jr.normal(noise_key, image.shape)
+        return denoising_loss(denoiser, self.weighting, image, t, noise, label)
+
+    def training_loss(
+        self, denoiser: NetworkDenoiser, key: PRNGKeyArray, image: Image, label: Label
+    ) -> Float[Array, ""]:
+        """The same with dropout on."""
+        dropout_key, loss_key = jr.split(key)
+        return self.image_loss(DroppingDenoiser(denoiser, dropout_key), loss_key, image, label)
+
+
+def open_batches(experiment: Experiment, workers: int) -> tuple[Batches, Batches]:
+    """This process's batches of the training and the held-out images.
+
+    Raises `ValueError` before any compute if the images do not fit the network or have labels that it lacks.
+    """
+    data, network = experiment.data, experiment.network
+    training = _open(experiment, data.source, data.transforms + data.augmentations, workers)
+    held_out = _open(experiment, data.held_out, data.transforms, 0)
+    for part in (training, held_out):
+        if part.shape != tuple(data.shape):
+            raise ValueError(
+                f"the config says that images are {tuple(data.shape)} (height, width, channels), the data gives "
+                f"{part.shape}; pad or resize them, or change data.shape"
+            )
+    network.check_image(*data.shape)
+    if len(training.class_names) > network.num_classes > 0:
+        raise ValueError(
+            f"the data has {len(training.class_names)} classes, the network {network.num_classes}; give the network "
+            "as many, or 0 to train without labels"
+        )
+    return training, held_out
+
+
+def _open(
+    experiment: Experiment, source: AbstractSource, transforms: tuple[AbstractTransform, ...], workers: int
+) -> Batches:
+    return batches(
+        source.open(),
+        experiment.data.batch_size,
+        experiment.training.seed,
+        transforms,
+        jax.process_index(),
+        jax.process_count(),
+        workers,
+    )

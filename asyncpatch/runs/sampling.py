@@ -1,0 +1,83 @@
+"""The four ways of sampling that one network serves, and how samples are drawn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from asyncpatch.guidance import ClassifierFree
+from asyncpatch.masks import Border, Extrema
+from asyncpatch.paths import raster
+from asyncpatch.plans import Task, staged, synchronous
+from asyncpatch.process import AbstractDenoiser
+from asyncpatch.sampling import DDIM, History, sample_with_history
+from asyncpatch.shapes import NULL_LABEL, Known
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How to draw samples."""
+
+    steps: int = 50
+    """Network calls of one image; guidance counts as one call of twice the batch."""
+    guidance: float = 1.5
+    """Weight of classifier-free guidance: 1 is off."""
+    eta: float = 0.5
+    """Share of fresh noise in each step: 0 is deterministic, 1 the posterior; 0.5 is the paper's c = 0.25."""
+    trail: float = 0.0
+    """Times of known pixels as a share of those of the others; 0 holds them clean."""
+    patch: int = 4
+    """Side in pixels of the patches that autoregressive sampling writes one after another."""
+    overlap: float = 0.5
+    """Share of its steps that a patch of autoregressive sampling has in common with the next one."""
+    seed: int = 0
+
+
+def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Task]:
+    """Generation, autoregression, inpainting of the centre, and outpainting around a box."""
+    key = jr.key(config.seed)
+    order = raster(height, width, config.patch)
+    return {
+        "generation": Task(synchronous(config.steps, height, width)),
+        "autoregression": Task(staged(order, config.steps, config.overlap)),
+        "inpainting": inpainting(config, Border()(key, height, width)),
+        "outpainting": inpainting(config, Extrema()(key, height, width)),
+    }
+
+
+def inpainting(config: SamplingConfig, known: Known) -> Task:
+    """All unknown pixels together, given the known ones."""
+    return Task(synchronous(config.steps, *known.shape), known, config.trail)
+
+
+def run_task(
+    denoiser: AbstractDenoiser,
+    task: Task,
+    config: SamplingConfig,
+    image: Float[Array, "batch height width channel"],
+    label: Int[Array, " batch"],
+    frames: int = 8,
+) -> tuple[Float[Array, "batch height width channel"], History]:
+    """Samples, and `frames` steps of how they came about. Pixels of `image` outside of the known region are not read.
+
+    All tasks of one batch shape and step count run the same compiled program.
+    """
+    known = jnp.zeros(image.shape[1:3], bool) if task.known is None else task.known
+    seen = jnp.where(known[..., None], image, 0.0)
+    guided, rule = ClassifierFree(denoiser, config.guidance), DDIM(config.eta)
+    frames = min(frames, task.plan.steps)
+    return sample_with_history(jr.key(config.seed), guided, task, seen, label, rule, frames=frames)
+
+
+def labels_in_turn(count: int, num_classes: int) -> Int[Array, " count"]:
+    """Classes 0, 1, 2, ... over and over; `NULL_LABEL` for a network without classes."""
+    turns = jnp.arange(count, dtype=jnp.int32)
+    return turns % num_classes if num_classes else jnp.full_like(turns, NULL_LABEL)
+
+
+def as_numpy(images: Float[Array, "*batch height width channel"]) -> Float[np.ndarray, "*batch height width channel"]:
+    """To the host, clipped to what can be shown."""
+    return jax.device_get(jnp.clip(images, -1.0, 1.0))

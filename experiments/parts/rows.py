@@ -1,0 +1,91 @@
+"""Rows of evaluation: what may be asked for, under names that stay, and the file that rows are kept in."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from asyncpatch.config import register, with_present_names
+from asyncpatch.masks import Extrema, Square, Thin, Wide
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """All pixels that are to be made, at once: the ordinary sampler."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """Patches in raster order, each sharing a part of its steps with the next one."""
+
+    patch: int = 8
+    overlap: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class RePaint:
+    """The baseline for networks with one time per image.
+
+    Steps are its levels: it makes more calls than that.
+    """
+
+    jump_length: int = 10
+    resamplings: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Trailing:
+    """All pixels that are to be made, at once; the known ones at a share of their times, and not clean."""
+
+    share: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """All pixels at one time, the known ones noised to it: what a network with one time per image can do in as few
+    calls as the others. RePaint without resampling.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """Images from noise, every class in turn."""
+
+    count: int = 1000
+    order: Together | Patches = Together()
+
+
+@dataclasses.dataclass(frozen=True)
+class Inpainting:
+    """Held-out images, a part of which is hidden and made anew, given the image's label."""
+
+    masks: Square | Extrema | Thin | Wide = dataclasses.field(default_factory=Square)
+    count: int = 256
+    mask_seed: int = 0
+    method: Together | Trailing | Patches | Replacement | RePaint = Together()
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """How samples are drawn, whatever the task."""
+
+    steps: int = 40
+    guidance: float = 1.0
+    """Weight of classifier-free guidance: 1 is off."""
+    eta: float = 0.5
+    """Share of fresh noise in each step: 0.5 is the paper's c = 0.25; RePaint has a share of 1."""
+    seed: int = 0
+
+
+for setting in (Together, Patches, RePaint, Trailing, Replacement, Generation, Inpainting, Steps):
+    register(setting, former=(f"experiments.evaluate.{setting.__name__}",))
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a file, none if it is not there. A line that a killed run left half written is skipped."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(with_present_names(json.loads(line)))
+        except json.JSONDecodeError:
+            print(f"{path} has a line that is not whole; it is left out", flush=True)
+    return rows
