@@ -24,7 +24,7 @@ import tyro
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from asyncpatch.losses import SiD2, denoising_loss
-from asyncpatch.nn import NetworkDenoiser, UNet, UNetConfig, preset
+from asyncpatch.nn import AbstractNetwork, AbstractNetworkConfig, NetworkDenoiser, UNetConfig, preset
 from asyncpatch.nn.layers import time_features
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, Prediction
@@ -41,7 +41,7 @@ PEER = UNetConfig(channels=1, num_classes=0, base=32, multipliers=(1, 2, 2), blo
 class OneTimeDenoiser(AbstractDenoiser):
     """The same network told one time for the whole image: what an ordinary diffusion model does."""
 
-    network: UNet
+    network: AbstractNetwork
     schedule: RectifiedFlow
 
     @property
@@ -103,8 +103,8 @@ def ratio(seconds: dict[str, list[float]], over: str, under: str) -> str:
     return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} rounds)"
 
 
-def network(config: UNetConfig) -> UNet:
-    return eqx.filter_jit(UNet)(config, jr.key(0))
+def network(config: AbstractNetworkConfig) -> AbstractNetwork:
+    return eqx.filter_jit(config.build)(jr.key(0))
 
 
 def bench_time_field(name: str, size: int, channels: int, batch: int, rounds: int) -> None:

@@ -54,7 +54,7 @@ def main(
         optimizer: Adam with warm-up and clipping.
         run_config: how long, and how often to report, sample and save.
         sampling: how sample grids are drawn.
-        preset: the network's size: digits, fashion, miniature, 60m or 600m.
+        preset: the network's shape: digits, fashion, miniature, 60m or 600m, the last three also with -transformer.
         pad_to: side to which smaller images are padded with black.
         flip: mirror half of the training images.
         batch_size: images of a step, over all devices.

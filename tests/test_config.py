@@ -16,6 +16,7 @@ from asyncpatch.config.names import FORMER, PACKAGE, class_of, name_of, path_of
 from asyncpatch.data import AbstractSource, AbstractTransform
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.masks import AbstractMaskLaw
+from asyncpatch.nn import PRESETS, AbstractNetworkConfig
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow, Truncated
 from asyncpatch.paths import AbstractPathLaw
 from asyncpatch.timesteps import AbstractTimestepSampler, Perlin, Synchronous
@@ -27,6 +28,8 @@ CONFIGS = [
     RectifiedFlow(),
     Truncated(LogLinear(max_log_snr=8.0), min_log_snr=-9.0),
     (Cosine(), None, True, "word", 1, 0.1, (), ((1, 2), "nested")),
+    PRESETS["600m"],
+    PRESETS["600m-transformer"],
 ]
 
 
@@ -143,6 +146,7 @@ def concrete(cls: type) -> set[type]:
 
 
 KINDS = [
+    AbstractNetworkConfig,
     AbstractTimestepSampler,
     AbstractPathLaw,
     AbstractNoiseSchedule,

@@ -1,4 +1,4 @@
-"""The UNet: its size, its ends, what its outputs depend on, and what it refuses."""
+"""The UNet and the transformer: their size, ends, what outputs depend on, and what they refuse."""
 
 import dataclasses
 import functools
@@ -11,16 +11,27 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from asyncpatch.nn import PRESETS, DroppingDenoiser, NetworkDenoiser, UNet, UNetConfig, preset
+from asyncpatch.nn import (
+    PRESETS,
+    DroppingDenoiser,
+    NetworkDenoiser,
+    TransformerConfig,
+    UNetConfig,
+    preset,
+)
+from asyncpatch.nn.blocks import attend
+from asyncpatch.nn.ends import PatchEnds
 from asyncpatch.nn.layers import Conv, draw_weights, time_features
-from asyncpatch.nn.unet import PatchEnds
+from asyncpatch.nn.transformer import MODULATIONS, Block, Turns
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.shapes import NULL_LABEL
 from asyncpatch.tokens import merge_patches
 
 PIXELS = UNetConfig(channels=1, num_classes=3, base=4, multipliers=(1, 2), blocks=1, attention=(False, True), head=4)
 PATCHES = dataclasses.replace(PIXELS, patch=2, pixel_channels=4)
-CONFIGS = {"pixels": PIXELS, "patches": PATCHES}
+TOKENS = TransformerConfig(channels=1, num_classes=3, width=16, depth=2, hidden=16, head=8, patch=2, pixel_channels=4)
+CONFIGS = {"pixels": PIXELS, "patches": PATCHES, "transformer": TOKENS}
+every_network = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
 def awake(network, key):
@@ -33,7 +44,7 @@ def awake(network, key):
 @functools.cache
 def awake_network(config):
     start_key, move_key = jr.split(jr.key(0))
-    return eqx.filter_jit(lambda: awake(UNet(config, start_key), move_key))()
+    return eqx.filter_jit(lambda: awake(config.build(start_key), move_key))()
 
 
 @eqx.filter_jit
@@ -47,13 +58,22 @@ def inputs(config, size=8):
 
 
 def parameters(config):
-    shapes = eqx.filter_eval_shape(UNet, config, jr.key(0))
+    shapes = eqx.filter_eval_shape(config.build, jr.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes) if isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 @pytest.mark.parametrize(
     ("name", "least", "most"),
-    [("60m", 57e6, 63e6), ("600m", 600e6, 630e6), ("digits", 0, 1e6), ("fashion", 0, 5e6), ("miniature", 0, 1e6)],
+    [
+        ("digits", 0, 1e6),
+        ("fashion", 0, 5e6),
+        ("miniature", 0, 1e6),
+        ("60m", 57e6, 63e6),
+        ("600m", 600e6, 630e6),
+        ("miniature-transformer", 1e6, 1.7e6),
+        ("60m-transformer", 57e6, 63e6),
+        ("600m-transformer", 600e6, 630e6),
+    ],
 )
 def test_presets_have_their_size(name, least, most):
     assert least <= parameters(PRESETS[name]) <= most
@@ -66,12 +86,12 @@ def test_weights_are_drawn_with_the_deviation_of_their_layer():
     assert jnp.all(conv.bias == 0)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@every_network
 def test_network_starts_at_zero_velocity(config):
-    assert jnp.all(run(eqx.filter_jit(UNet)(config, jr.key(0)), *inputs(config)) == 0)
+    assert jnp.all(run(eqx.filter_jit(config.build)(jr.key(0)), *inputs(config)) == 0)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@every_network
 def test_every_output_depends_on_every_token_and_every_time(config):
     network = awake_network(config)
     z, t, label = inputs(config)
@@ -81,7 +101,35 @@ def test_every_output_depends_on_every_token_and_every_time(config):
     assert jnp.all(on_times != 0)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@every_network
+def test_which_pixel_of_a_patch_has_which_time_matters(config):
+    """Pooled over the patch the two fields are the same, and a network that sees nothing else cannot tell."""
+    network = awake_network(config)
+    z, t, label = inputs(config)
+    swapped = t.at[0, 0].set(t[0, 1]).at[0, 1].set(t[0, 0])
+    assert not jnp.allclose(run(network, z, t, label), run(network, z, swapped, label), atol=1e-3)
+
+
+@every_network
+def test_one_network_takes_images_of_any_size(config):
+    network = awake_network(config)
+    for size in (4, 12):
+        z, t, label = inputs(config, size)
+        assert jnp.all(jnp.isfinite(run(network, z, t, label)))
+
+
+@every_network
+def test_a_batch_of_images_is_each_image(config):
+    network = awake_network(config)
+    z, t, label = inputs(config)
+    batch = jnp.stack([z, -z]), jnp.stack([t, 1 - t]), jnp.stack([label, label + 1])
+    together = jax.jit(jax.vmap(lambda *one: network(*one)))(*batch)
+    for i in range(2):
+        alone = run(network, *(part[i] for part in batch))
+        np.testing.assert_allclose(together[i], alone, rtol=2e-4, atol=2e-4)
+
+
+@every_network
 def test_constant_time_field_equals_a_scalar_time(config):
     network = awake_network(config)
     z, _, label = inputs(config)
@@ -91,9 +139,10 @@ def test_constant_time_field_equals_a_scalar_time(config):
     np.testing.assert_allclose(field, scalar, rtol=2e-4, atol=2e-4)
 
 
-def test_label_matters_and_the_null_label_is_a_label_of_its_own():
-    network = awake_network(PIXELS)
-    z, t, _ = inputs(PIXELS)
+@every_network
+def test_label_matters_and_the_null_label_is_a_label_of_its_own(config):
+    network = awake_network(config)
+    z, t, _ = inputs(config)
     velocities = [run(network, z, t, jnp.asarray(label)) for label in (NULL_LABEL, 0, 1, 2)]
     for i, one in enumerate(velocities):
         assert not any(jnp.allclose(one, other) for other in velocities[:i])
@@ -107,7 +156,7 @@ def position_spread(image, patch):
 
 def test_head_on_patches_has_no_weight_of_a_position():
     """From equal sites and equal pixels comes an equal image; a depth-to-space head draws its grid at once."""
-    ends = eqx.filter_jit(lambda: awake(PatchEnds(PATCHES), jr.key(1)))()
+    ends = eqx.filter_jit(lambda: awake(PatchEnds(1, PATCHES.base, PATCHES.patch, PATCHES.pixel_channels), jr.key(1)))()
     site_key, pixel_key, twin_key = jr.split(jr.key(2), 3)
     sites = jnp.broadcast_to(jr.normal(site_key, (1, 1, PATCHES.base)), (4, 4, PATCHES.base))
     pixels = jnp.broadcast_to(jr.normal(pixel_key, (1, 1, PATCHES.pixel_channels)), (8, 8, PATCHES.pixel_channels))
@@ -120,7 +169,7 @@ def test_head_on_patches_has_no_weight_of_a_position():
     assert position_spread(wrong_twin, 2) > 1e-2
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@every_network
 def test_bfloat16_compute_is_close_and_returns_float32(config):
     z, t, label = inputs(config)
     # One seed, weights moved by 20%: bfloat16 keeps 8 bits, a few per cent after a dozen layers.
@@ -131,23 +180,24 @@ def test_bfloat16_compute_is_close_and_returns_float32(config):
     assert not jnp.all(low == exact)
 
 
-def test_rematerialisation_changes_no_gradient():
-    z, t, label = inputs(PIXELS)
+@every_network
+def test_rematerialisation_changes_no_gradient(config):
+    z, t, label = inputs(config)
 
     @eqx.filter_jit
     @eqx.filter_grad
     def slope(network):
         return jnp.sum(network(z, t, label) ** 2)
 
-    stored = slope(awake_network(PIXELS))
-    recomputed = slope(awake_network(dataclasses.replace(PIXELS, rematerialise=True)))
+    stored = slope(awake_network(config))
+    recomputed = slope(awake_network(dataclasses.replace(config, rematerialise=True)))
     for one, other in zip(jax.tree.leaves(stored), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3 * float(jnp.max(jnp.abs(one))))
 
 
-def test_dropout_is_drawn_from_its_key_and_off_without():
-    config = dataclasses.replace(PIXELS, dropout=0.5)
-    denoiser = NetworkDenoiser(awake_network(config), RectifiedFlow())
+@every_network
+def test_dropout_is_drawn_from_its_key_and_off_without(config):
+    denoiser = NetworkDenoiser(awake_network(dataclasses.replace(config, dropout=0.5)), RectifiedFlow())
     z, t, label = inputs(config)
     plain = run(denoiser, z, t, label).data
     one, again, other = (run(DroppingDenoiser(denoiser, jr.key(k)), z, t, label).data for k in (1, 1, 2))
@@ -155,40 +205,126 @@ def test_dropout_is_drawn_from_its_key_and_off_without():
     assert not jnp.allclose(one, other)
     assert not jnp.allclose(one, plain)
     assert DroppingDenoiser(denoiser, jr.key(1)).schedule is denoiser.schedule
-    without = NetworkDenoiser(awake_network(PIXELS), RectifiedFlow())
+    without = NetworkDenoiser(awake_network(config), RectifiedFlow())
     assert jnp.allclose(run(without, z, t, label).data, plain)
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"),
-    [((10, 8, 1), "multiples of 4"), ((8, 8, 3), "takes images of 1 channels, got 3")],
+    ("config", "shape", "message"),
+    [
+        (PATCHES, (10, 8, 1), "multiples of 4"),
+        (PATCHES, (8, 8, 3), "takes images of 1 channels, got 3"),
+        (TOKENS, (8, 9, 1), "multiples of 2"),
+        (TOKENS, (8, 8, 3), "takes images of 1 channels, got 3"),
+    ],
 )
-def test_images_that_do_not_fit_are_refused_before_compute(shape, message):
-    network = eqx.filter_eval_shape(UNet, PATCHES, jr.key(0))
+def test_images_that_do_not_fit_are_refused_before_compute(config, shape, message):
+    network = eqx.filter_eval_shape(config.build, jr.key(0))
     with pytest.raises(ValueError, match=message):
         eqx.filter_eval_shape(lambda net: net(jnp.zeros(shape), jnp.zeros(shape[:2]), jnp.asarray(0)), network)
 
 
 def test_unknown_preset_is_refused_by_name():
     with pytest.raises(
-        ValueError, match="no preset is called '60M'; choose one of digits, fashion, miniature, 60m, 600m"
+        ValueError, match="no preset is called '60M'; choose one of digits, fashion, miniature, 60m, 600m, miniature-tr"
     ):
         preset("60M", channels=3, num_classes=1000)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("config", "change", "message"),
     [
-        ({"attention": (True,)}, "give one per level"),
-        ({"compute_dtype": "float16"}, "float32 or bfloat16"),
-        ({"dropout": 1.0}, r"share in \[0, 1\)"),
+        (PIXELS, {"attention": (True,)}, "give one per level"),
+        (PIXELS, {"compute_dtype": "float16"}, "float32 or bfloat16"),
+        (TOKENS, {"compute_dtype": "float16"}, "float32 or bfloat16"),
+        (PIXELS, {"dropout": 1.0}, r"share in \[0, 1\)"),
+        (TOKENS, {"dropout": -0.1}, r"share in \[0, 1\)"),
+        (TOKENS, {"depth": 0}, "depth must be at least 1, got 0"),
+        (TOKENS, {"patch": 0}, "patch must be at least 1, got 0"),
+        (TOKENS, {"head": 6}, "heads of 6 that rows and columns turn; give a head that divides width"),
+        (TOKENS, {"head": 12}, "16 channels cannot be split into heads of 12"),
     ],
 )
-def test_bad_configs_are_refused(change, message):
+def test_bad_configs_are_refused(config, change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(PIXELS, **change)
+        dataclasses.replace(config, **change)
 
 
 def test_heads_must_fill_the_channels():
     with pytest.raises(ValueError, match="cannot be split into heads of 5"):
-        UNet(dataclasses.replace(PIXELS, head=5), jr.key(0))
+        dataclasses.replace(PIXELS, head=5).build(jr.key(0))
+
+
+def test_fresh_transformer_block_is_the_identity():
+    block_key, token_key, label_key = jr.split(jr.key(0), 3)
+    block = eqx.filter_jit(lambda: draw_weights(Block(TOKENS), block_key))()
+    x = jr.normal(token_key, (4, 4, TOKENS.width))
+    features, turns = time_features(jnp.full((1, 1), 0.5)), Turns.of_grid(4, 4, TOKENS.head, x.dtype)
+    from_label = jnp.zeros((1, 1, MODULATIONS * TOKENS.width))
+    run_block = eqx.filter_jit(block)
+    assert jnp.all(run_block(x, features, from_label, turns, None) == x)
+    wrong_twin = from_label + jr.normal(label_key, from_label.shape)
+    assert not jnp.allclose(run_block(x, features, wrong_twin, turns, None), x)
+
+
+def test_transformer_scales_each_token_by_its_own_time():
+    """The map's first feature is the constant: without attention and label, a token's time moves this token alone."""
+    block = eqx.filter_jit(lambda: awake(draw_weights(Block(TOKENS), jr.key(0)), jr.key(1)))()
+    block = eqx.tree_at(lambda block: block.output.weight, block, replace_fn=jnp.zeros_like)
+    x = jr.normal(jr.key(2), (4, 4, TOKENS.width))
+    turns = Turns.of_grid(4, 4, TOKENS.head, x.dtype)
+    t = jr.uniform(jr.key(3), (4, 4))
+
+    @jax.jit
+    def run_block(t):
+        return block(x, time_features(t), jnp.zeros((1, 1, MODULATIONS * TOKENS.width)), turns, None)
+
+    moved = jnp.any(run_block(t) != run_block(t.at[1, 2].set(0.9)), axis=-1)
+    np.testing.assert_array_equal(moved, jnp.zeros((4, 4), bool).at[1, 2].set(True))
+
+
+def test_attention_knows_displacements_alone():
+    """Of equal queries and equal keys, products depend on how far two tokens lie apart and on nothing else."""
+    rows, cols, head = 3, 4, 8
+    query, key = (jnp.broadcast_to(jr.normal(jr.key(seed), (1, 1, head)), (rows * cols, 1, head)) for seed in (0, 1))
+
+    def products(turns):
+        return jnp.einsum("qnh,knh->qk", turns(query), turns(key)).reshape(rows, cols, rows, cols)
+
+    def strays(products):
+        """By how much the product of a token and the one below and right of it differs between tokens."""
+        row, col = jnp.meshgrid(jnp.arange(rows - 1), jnp.arange(cols - 1), indexing="ij")
+        return jnp.std(products[row, col, row + 1, col + 1])
+
+    turns = Turns.of_grid(rows, cols, head, jnp.dtype("float32"))
+    assert strays(products(turns)) < 1e-5
+    from_the_corner = jnp.sort(products(turns)[0, 0].ravel())
+    assert jnp.min(jnp.diff(from_the_corner)) > 1e-3
+    wrong_twin = Turns(turns.cos**2, turns.sin)
+    assert strays(products(wrong_twin)) > 1e-2
+
+
+def test_attention_is_the_mean_of_values_by_softmax():
+    """Against the definition in numpy."""
+    query, key, value = (np.asarray(jr.normal(jr.key(seed), (5, 2, 4))) for seed in range(3))
+    scores = np.einsum("qnh,knh->nqk", query, key) / np.sqrt(4)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    found = jax.jit(attend)(*map(jnp.asarray, (query, key, value)))
+    np.testing.assert_allclose(found, np.einsum("nqk,knh->qnh", weights, value), rtol=1e-4, atol=1e-5)
+
+
+def program_size(config):
+    """Operations of the compiler's input for a value and its slope."""
+    network = eqx.filter_eval_shape(config.build, jr.key(0))
+    arrays, rest = eqx.partition(network, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+
+    def loss(arrays, z, t, label):
+        return jnp.sum(eqx.combine(arrays, rest)(z, t, label) ** 2)
+
+    return len(jax.jit(jax.grad(loss)).lower(arrays, *inputs(config)).as_text().splitlines())
+
+
+def test_depth_of_the_transformer_costs_no_compile_time():
+    assert program_size(TOKENS) == program_size(dataclasses.replace(TOKENS, depth=7))
+    wrong_twin = dataclasses.replace(PIXELS, blocks=2)
+    assert program_size(PIXELS) < program_size(wrong_twin)

@@ -22,6 +22,7 @@ PACKAGE = {
     "RunConfig": "asyncpatch.train.settings.RunConfig",
     # networks
     "UNetConfig": "asyncpatch.nn.unet.UNetConfig",
+    "TransformerConfig": "asyncpatch.nn.transformer.TransformerConfig",
     # noise schedules
     "RectifiedFlow": "asyncpatch.noise_schedule.RectifiedFlow",
     "Cosine": "asyncpatch.noise_schedule.Cosine",

@@ -1,8 +1,12 @@
-"""Networks: the UNet with spatial FiLM, its presets, and the denoiser made of it."""
+"""Networks: the UNet with spatial FiLM, the transformer with a time for every token, their presets, the denoiser."""
 
+from asyncpatch.nn.base import AbstractNetwork as AbstractNetwork
+from asyncpatch.nn.base import AbstractNetworkConfig as AbstractNetworkConfig
 from asyncpatch.nn.denoiser import DroppingDenoiser as DroppingDenoiser
 from asyncpatch.nn.denoiser import NetworkDenoiser as NetworkDenoiser
 from asyncpatch.nn.presets import PRESETS as PRESETS
 from asyncpatch.nn.presets import preset as preset
+from asyncpatch.nn.transformer import Transformer as Transformer
+from asyncpatch.nn.transformer import TransformerConfig as TransformerConfig
 from asyncpatch.nn.unet import UNet as UNet
 from asyncpatch.nn.unet import UNetConfig as UNetConfig

@@ -1,6 +1,7 @@
 """The two blocks of the UNet: a convolutional residual block with spatial FiLM, and self-attention.
 
-Both start as the identity (their last map starts at zero), up to a change of resolution or channels.
+Both start as the identity (their last map starts at zero), up to a change of resolution or channels. What the
+transformer needs of them is a function here.
 Sources: ADM (arXiv 2105.05233) for their order; arXiv 2010.04245 for normalised queries and keys.
 """
 
@@ -36,6 +37,17 @@ def enlarge(x: Float[Array, "height width channel"], factor: int) -> Float[Array
     """Nearest-neighbour enlargement by an integer factor."""
     # A broadcast, whose gradient is a sum; `jnp.repeat` is a gather, whose gradient is a slow scatter.
     return repeat(x, "height width channel -> (height fy) (width fx) channel", fy=factor, fx=factor)
+
+
+def attend(
+    query: Float[Array, "tokens heads head"],
+    key: Float[Array, "tokens heads head"],
+    value: Float[Array, "tokens heads head"],
+) -> Float[Array, "tokens heads head"]:
+    """The mean of the values that each query finds, weighted by the softmax of its products with the keys."""
+    # Inside, JAX takes the softmax in float32 and relies on implicit promotion to get there and back.
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.nn.dot_product_attention(query, key, value)
 
 
 class ResidualBlock(eqx.Module):
@@ -104,7 +116,4 @@ class AttentionBlock(eqx.Module):
         query, key, value = projected[:, 0], projected[:, 1], projected[:, 2]
         query = unit_rms(query) * self.query_gain[None, None]
         key = unit_rms(key) * self.key_gain[None, None]
-        # Inside, JAX takes the softmax in float32 and relies on implicit promotion to get there and back.
-        with jax.numpy_dtype_promotion("standard"):
-            mixed = jax.nn.dot_product_attention(query, key, value)
-        return x + self.output(mixed.reshape(height, width, channels))
+        return x + self.output(attend(query, key, value).reshape(height, width, channels))

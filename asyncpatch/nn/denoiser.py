@@ -2,7 +2,7 @@
 
 from jaxtyping import PRNGKeyArray
 
-from asyncpatch.nn.unet import UNet
+from asyncpatch.nn.base import AbstractNetwork
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser, Prediction
 from asyncpatch.shapes import Image, Label, TimeField
@@ -11,7 +11,7 @@ from asyncpatch.shapes import Image, Label, TimeField
 class NetworkDenoiser(AbstractDenoiser):
     """The denoiser of a velocity network under a noise schedule."""
 
-    network: UNet
+    network: AbstractNetwork
     schedule: AbstractNoiseSchedule
 
     @property

@@ -1,10 +1,12 @@
-"""Named shapes of the UNet. Parameter counts are tested from shapes alone."""
+"""Named shapes of the two networks. Parameter counts are tested from shapes alone."""
 
 import dataclasses
 
+from asyncpatch.nn.base import AbstractNetworkConfig
+from asyncpatch.nn.transformer import TransformerConfig
 from asyncpatch.nn.unet import UNetConfig
 
-PRESETS = {
+PRESETS: dict[str, AbstractNetworkConfig] = {
     "digits": UNetConfig(
         channels=1, num_classes=10, base=32, multipliers=(1, 2), blocks=1, attention=(False, True), head=32
     ),
@@ -51,10 +53,24 @@ PRESETS = {
         compute_dtype="bfloat16",
         rematerialise=True,
     ),
+    "miniature-transformer": TransformerConfig(
+        channels=1, num_classes=10, width=128, depth=6, hidden=384, head=32, pixel_channels=16
+    ),
+    "60m-transformer": TransformerConfig(channels=3, num_classes=1000, width=640, depth=12, hidden=1664),
+    "600m-transformer": TransformerConfig(
+        channels=3,
+        num_classes=1000,
+        width=1280,
+        depth=30,
+        hidden=3456,
+        dropout=0.1,
+        compute_dtype="bfloat16",
+        rematerialise=True,
+    ),
 }
 
 
-def preset(name: str, channels: int, num_classes: int) -> UNetConfig:
+def preset(name: str, channels: int, num_classes: int) -> AbstractNetworkConfig:
     """The preset `name` for images of `channels` channels and `num_classes` classes.
 
     Raises `ValueError` for an unknown name.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.data import AbstractSource, AbstractTransform, Batches, batches
 from asyncpatch.losses import AbstractWeighting, denoising_loss
-from asyncpatch.nn import DroppingDenoiser, NetworkDenoiser, UNet, UNetConfig
+from asyncpatch.nn import AbstractNetworkConfig, DroppingDenoiser, NetworkDenoiser
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.shapes import Image, Label
@@ -41,7 +41,7 @@ class Experiment:
     """Everything that decides the numbers of a run."""
 
     data: DataConfig
-    network: UNetConfig
+    network: AbstractNetworkConfig
     schedule: AbstractNoiseSchedule
     timesteps: AbstractTimestepSampler
     weighting: AbstractWeighting
@@ -49,7 +49,7 @@ class Experiment:
 
     def make_denoiser(self, key: PRNGKeyArray) -> NetworkDenoiser:
         """A denoiser with fresh weights."""
-        return NetworkDenoiser(UNet(self.network, key), self.schedule)
+        return NetworkDenoiser(self.network.build(key), self.schedule)
 
     def image_loss(self, denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:
         """The denoising loss of one image at one random time field, dropout off."""

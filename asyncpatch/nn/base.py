@@ -1,0 +1,107 @@
+"""What a network is to the rest of the package: its config, and a velocity from an image, time features and a label.
+
+A network is written for one image and returns a raw velocity; `asyncpatch.nn.denoiser` makes it a denoiser. It
+starts at zero velocity. Everything that all networks share is here: the checks, the working type and the label.
+"""
+
+import abc
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from asyncpatch.nn.layers import time_features
+from asyncpatch.shapes import Image, Label, TimeField
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractNetworkConfig(abc.ABC):
+    """The shape of a network, from which the network is built."""
+
+    channels: int
+    """Channels of the image, 1 for grey and 3 for colour."""
+    num_classes: int
+    """Labels are `0 .. num_classes - 1`, or `NULL_LABEL`; 0 for a network without classes."""
+    dropout: float = dataclasses.field(default=0.0, kw_only=True)
+    """Share of activations dropped inside blocks in training."""
+    compute_dtype: str = dataclasses.field(default="float32", kw_only=True)
+    """Type of activations and of the weights' working copies: `float32` or `bfloat16`."""
+    rematerialise: bool = dataclasses.field(default=False, kw_only=True)
+    """Recompute blocks in the backward pass instead of storing their activations."""
+
+    def __post_init__(self):
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"compute_dtype is float32 or bfloat16, got {self.compute_dtype!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}")
+        self.check()
+
+    @property
+    @abc.abstractmethod
+    def multiple(self) -> int:
+        """Height and width of an image must be multiples of this many pixels."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raises `ValueError` if no network has this shape."""
+
+    @abc.abstractmethod
+    def build(self, key: PRNGKeyArray) -> "AbstractNetwork":
+        """A network of this shape with fresh weights."""
+
+    def check_image(self, height: int, width: int, channels: int) -> None:
+        """Raises `ValueError` if the network cannot take images of this shape."""
+        if channels != self.channels:
+            raise ValueError(f"the network takes images of {self.channels} channels, got {channels}")
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"the network cannot divide an image of {height}x{width} pixels into its blocks of "
+                f"{self.multiple}x{self.multiple}; pad or resize it to multiples of {self.multiple}"
+            )
+
+
+class AbstractNetwork(eqx.Module):
+    """Velocity of every pixel from a noisy image, a time field and a label.
+
+    To write one more: a config that builds it, `labels` with one row a class and a last one for `NULL_LABEL`, and
+    `velocity`, whose every output depends on every token and every time, also on which pixel of a patch has which
+    time. Its last layer starts at zero. Enrol a small config in `CONFIGS` of `tests/test_nn.py`.
+    """
+
+    config: eqx.AbstractVar[AbstractNetworkConfig]
+    labels: eqx.AbstractVar[Float[Array, "rows embedding"]]
+
+    @abc.abstractmethod
+    def velocity(
+        self,
+        z: Image,
+        features: Float[Array, "rows cols features"],
+        embedding: Float[Array, " embedding"],
+        key: PRNGKeyArray | None,
+    ) -> Image:
+        """The velocity in the working type, from what `from_features` has checked and cast."""
+
+    def __call__(self, z: Image, t: TimeField, label: Label, key: PRNGKeyArray | None = None) -> Image:
+        """The velocity; `key` draws dropout in training, and `None` turns it off.
+
+        Raises `ValueError` before any compute if the image's shape does not fit the network.
+        """
+        return self.from_features(z, time_features(t), label, key)
+
+    def from_features(
+        self,
+        z: Image,
+        features: Float[Array, "rows cols features"],
+        label: Label,
+        key: PRNGKeyArray | None = None,
+    ) -> Image:
+        """The velocity from time features of every pixel, or of one row and column: one time for the image."""
+        self.config.check_image(*z.shape)
+        dtype = jnp.dtype(self.config.compute_dtype)
+        net, z, features = jax.tree.map(
+            lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, (self, z, features)
+        )
+        embedding = jax.nn.silu(net.labels[jnp.where(label < 0, self.config.num_classes, label)])
+        return net.velocity(z, features, embedding, key).astype(jnp.float32)
