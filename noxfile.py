@@ -4,6 +4,8 @@ All sessions share one environment, made by the session `environment` from `requ
 What follows `--` goes to the program that a session runs: `nox -s tests -- tests/test_paths.py`.
 """
 
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,7 +24,7 @@ programs: list[Path] = []
 
 @nox.session(reuse_venv=True)
 def environment(session: nox.Session) -> None:
-    """Make the environment of all other sessions, from the lock."""
+    """Make the environment that all sessions share, from the lock."""
     if sys.version_info[:2] <= LAST_LOCKED_PYTHON:
         session.install("--require-hashes", "-r", "requirements.lock")
         session.install("--no-deps", "--no-build-isolation", "-e", ".")
@@ -35,58 +37,64 @@ def run(session: nox.Session, program: str, *arguments: str) -> None:
     session.run(str(programs[0] / program), *arguments, external=True)
 
 
-def run_files(session: nox.Session, folder: str, pattern: str, *options: str) -> None:
-    """Run the tests of a folder outside `tests/`, or say that it has none."""
-    if not any(Path(folder).glob(pattern)):
-        session.skip(f"no file matches {folder}/{pattern} yet, so nothing was checked")
-    run(session, "python", "-m", "pytest", *options, folder, *session.posargs)
-
-
 @nox.session(venv_backend="none", requires=["environment"])
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
+    """Check style and formatting (seconds)."""
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
 
 
 @nox.session(venv_backend="none", requires=["environment"])
 def types(session: nox.Session) -> None:
-    """Check types without running anything."""
+    """Check types without running anything (seconds)."""
     run(session, "ty", "check", "--python", str(programs[0] / "python"), "asyncpatch", "experiments")
 
 
 @nox.session(venv_backend="none", requires=["environment"])
 def floors(session: nox.Session) -> None:
-    """Check that imports go down only."""
+    """Check that imports go down only (seconds)."""
     run(session, "lint-imports")
 
 
 @nox.session(venv_backend="none", requires=["environment"])
 def tests(session: nox.Session) -> None:
-    """Run the tests, with shapes and types checked at run time, one file to a process."""
+    """Run the tests, with shapes and types checked at run time (about 20 minutes on two cores)."""
     several = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
     run(session, "python", "-m", "pytest", "-q", *several, *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["environment"])
+def notebooks(session: nox.Session) -> None:
+    """Run every notebook from its first cell to its last (part of the tests)."""
+    run(session, "python", "-m", "pytest", "tests/test_notebooks.py", *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=["environment"])
+def proofs(session: nox.Session) -> None:
+    """Check every statement of the theory by computation; report in runs/proofs (an hour)."""
+    run(session, "python", "-m", "proofs_check.report", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Install the package alone, and draw the README's first picture in an empty folder."""
+    session.install(".")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", Path("README.md").read_text(encoding="utf-8"), re.M | re.S)
+    empty = Path(session.create_tmp()) / "empty"
+    shutil.rmtree(empty, ignore_errors=True)
+    empty.mkdir(parents=True)
+    with session.chdir(empty):
+        session.run("python", "-c", program + "\nprint(run)")
+    session.log(f"the picture is {(empty / 'inpainted.png').resolve(strict=True)}")
+
+
+@nox.session(venv_backend="none", requires=["environment"])
 def quickstart(session: nox.Session) -> None:
-    """Run the main job: train a small model and sample from it."""
+    """Train a small model on digits and sample from it in four ways (three minutes)."""
     run(session, "python", "-m", "experiments.quickstart", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["environment"])
 def bench(session: nox.Session) -> None:
-    """Measure speed."""
+    """Measure speed, side by side with peers where they are installed (a quarter of an hour)."""
     run(session, "python", "-m", "experiments.bench", *session.posargs)
-
-
-@nox.session(venv_backend="none", requires=["environment"])
-def proofs(session: nox.Session) -> None:
-    """Check the statements of the theory by computation, and write a report to `runs/proofs`."""
-    run(session, "python", "-m", "proofs_check.report", *session.posargs)
-
-
-@nox.session(venv_backend="none", requires=["environment"])
-def notebooks(session: nox.Session) -> None:
-    """Run every notebook from its first cell to its last."""
-    run_files(session, "notebooks", "*.ipynb", "--nbmake")
