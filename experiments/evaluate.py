@@ -4,10 +4,11 @@
     python -m experiments.evaluate runs/fashion rows.jsonl task:inpainting task.masks:thin   # a mask family
     python -m experiments.report rows.jsonl report                                           # tables and plots
 
-A minute for the 1,000 images of a small network on two cores. A row is appended to the file; one that the file holds already, of the same checkpoint, task and settings, is not
-computed again. The grid is written beside it. Distances rest on the features of a network, whose name and hash the row
-states: by default a small classifier of the data set itself, trained on the spot and kept beside the rows, because
-ImageNet's features say little about digits and garments. `judge:inception --judge.weights FILE` gives the FID.
+A minute for the 1,000 images of a small network on two cores. A row is appended to the file; one that the file holds
+already, of the same checkpoint, task and settings, is not computed again. The grid is written beside it. Distances
+rest on the features of a network, whose name and hash the row states: by default a small classifier of the data set
+itself, trained on the spot and kept beside the rows, because ImageNet's features say little about digits and
+garments. `judge:inception --judge.weights FILE` gives the FID.
 """
 
 import dataclasses

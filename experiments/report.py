@@ -3,9 +3,10 @@
     python -m experiments.report rows.jsonl report
     python -m experiments.report rows.jsonl report --published paper.json
 
-Seconds; it writes `report.md`, `index.html` and a plot a metric. Rows of one law of training times and one task are put together: the mean over training seeds and the standard error of
-that mean. Figures that someone published go beside ours from a JSON file of `{"law": {"task": {"metric": number}}}`;
-none come with the code, because none could be checked against their source.
+Seconds; it writes `report.md`, `index.html` and a plot a metric. Rows of one law of training times and one task are
+put together: the mean over training seeds and the standard error of that mean. Figures that someone published go
+beside ours from a JSON file of `{"law": {"task": {"metric": number}}}`; none come with the code, because none could
+be checked against their source.
 """
 
 import html

@@ -3,7 +3,8 @@
     python -m experiments.train runs/digits                                     # 8x8 digits, minutes on a laptop
     python -m experiments.train --help
 
-It writes checkpoints, `metrics.jsonl`, TensorBoard events and grids of samples. Run the same command again after an interruption: it goes on where it stopped, to the same numbers.
+It writes checkpoints, `metrics.jsonl`, TensorBoard events and grids of samples. Run the same command again after an
+interruption: it goes on where it stopped, to the same numbers.
 """
 
 from pathlib import Path
