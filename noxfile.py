@@ -4,8 +4,10 @@ All sessions share one environment, made by the session `environment` from `requ
 What follows `--` goes to the program that a session runs: `nox -s tests -- tests/test_paths.py`.
 """
 
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,11 +20,31 @@ nox.options.sessions = ["lint", "types", "floors", "tests"]
 LAST_LOCKED_PYTHON = (3, 14)
 """The newest Python that the lock holds builds for; on a later one, the newest releases are installed instead."""
 
+FASTER_PYTHONS = ("3.13", "3.12")
+"""Pythons with a newer JAX than 3.11 has, whose programs run about 1.3 times faster on a CPU."""
+
+
+def newest_python() -> str:
+    """A Python that has the newer JAX, on the path or among pyenv's, or else the one that runs nox."""
+    if sys.version_info[:2] >= (3, 12):
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for version in FASTER_PYTHONS:
+        for program in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))):
+            # A shim of pyenv may be there and lead nowhere.
+            if program and subprocess.run([program, "-c", "import venv"], capture_output=True).returncode == 0:
+                return str(program)
+    return sys.executable
+
+
+PYTHON = newest_python()
+"""What the environment of all sessions is made with. `nox --force-python 3.11` takes another."""
+
 programs: list[Path] = []
 """Where the session `environment` put the programs that the other sessions run."""
 
 
-@nox.session(reuse_venv=True)
+@nox.session(python=PYTHON, reuse_venv=True)
 def environment(session: nox.Session) -> None:
     """Make the environment that all sessions share, from the lock."""
     if sys.version_info[:2] <= LAST_LOCKED_PYTHON:
@@ -75,7 +97,7 @@ def proofs(session: nox.Session) -> None:
     run(session, "python", "-m", "proofs_check.report", *session.posargs)
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def package(session: nox.Session) -> None:
     """Install the package alone, and draw the README's first picture in an empty folder."""
     session.install(".")

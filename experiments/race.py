@@ -26,7 +26,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import tyro
 
-from asyncpatch.data import IdxFiles
+from asyncpatch.data import AbstractSource, Digits, IdxFiles
 from asyncpatch.runs import Experiment, configure, train_run
 from asyncpatch.timesteps import Synchronous
 from asyncpatch.train import OptimizerConfig, RunConfig, commit
@@ -71,7 +71,7 @@ PEER_RUNNER = Runner("fashion", 16, 1e-3)
 """Its batch, rate and average. The preset is not used but for its data."""
 
 
-def configuration(runner: Runner, source: IdxFiles, seed: int) -> Experiment:
+def configuration(runner: Runner, source: AbstractSource, seed: int) -> Experiment:
     """The config of one network's training."""
     return configure(
         source,
@@ -85,7 +85,7 @@ def configuration(runner: Runner, source: IdxFiles, seed: int) -> Experiment:
     )
 
 
-def run_ours(name: str, folder: Path, source: IdxFiles, seconds: float, seed: int) -> list[dict]:
+def run_ours(name: str, folder: Path, source: AbstractSource, seconds: float, seed: int) -> list[dict]:
     """Train one of our networks, or go on, and return what was seen at each validation."""
     runner = RUNNERS[name]
     experiment, trained = configuration(runner, source, seed), folder / f"{name.replace(', ', '-').replace(' ', '-')}"
@@ -133,7 +133,7 @@ def main(
     folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
     /,
     seconds: float = 240.0,
-    data: IdxFiles = fashion_mnist(),
+    data: IdxFiles | Digits = fashion_mnist(),
     only: tuple[str, ...] = (),
     seed: int = 0,
 ) -> list[dict]:
