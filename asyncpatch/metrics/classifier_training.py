@@ -50,7 +50,7 @@ def _check(pixels: np.ndarray, classes: np.ndarray, num_classes: int, steps: int
         )
     wrong = (classes < 0) | (classes >= num_classes)
     if wrong.any():
-        at = int(wrong.argmax())
+        at = int(np.argmax(wrong))
         raise ValueError(f"labels must lie in 0 to {num_classes - 1}, got {classes[at]} at image {at}; mend the labels")
 
 

@@ -38,7 +38,7 @@ class Features:
         bad = ~np.isfinite(self.values).all(axis=1)
         if bad.any():
             raise ValueError(
-                f"the features of {bad.sum()} of {len(self)} images are NaN or infinite, the first at {bad.argmax()}; "
+                f"the features of {bad.sum()} of {len(self)} images are NaN or infinite, the first at {np.argmax(bad)}; "
                 "check the weights of the network and its preprocessing"
             )
 
