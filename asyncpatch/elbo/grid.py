@@ -53,7 +53,8 @@ def check_grid(fields: ArrayLike) -> Float[Array, "fields height width"]:
     if values.ndim != 3 or len(values) < 2:
         raise ValueError(f"a grid is at least two time fields, fields x height x width, got shape {values.shape}")
     if not ((values >= 0) & (values <= 1)).all():  # the negation catches NaN
-        raise ValueError(f"times must lie in [0, 1], got values from {np.min(values)} to {np.max(values)}; rescale them")
+        least, most = np.min(values), np.max(values)
+        raise ValueError(f"times must lie in [0, 1], got values from {least} to {most}; rescale them")
     if (values[0] != 0).any() or (values[-1] != 1).any():
         raise ValueError(
             f"a grid rises from all 0 to all 1, got a first field up to {values[0].max()} and a last field down to "

@@ -38,8 +38,8 @@ class Features:
         bad = ~np.isfinite(self.values).all(axis=1)
         if bad.any():
             raise ValueError(
-                f"the features of {bad.sum()} of {len(self)} images are NaN or infinite, the first at {np.argmax(bad)}; "
-                "check the weights of the network and its preprocessing"
+                f"the features of {bad.sum()} of {len(self)} images are NaN or infinite, the first at "
+                f"{np.argmax(bad)}; check the weights of the network and its preprocessing"
             )
 
     def __len__(self) -> int:
