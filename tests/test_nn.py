@@ -255,32 +255,36 @@ def test_heads_must_fill_the_channels():
         dataclasses.replace(PIXELS, head=5).build(jr.key(0))
 
 
-def test_fresh_transformer_block_is_the_identity():
-    block_key, token_key, label_key = jr.split(jr.key(0), 3)
-    block = eqx.filter_jit(lambda: draw_weights(Block(TOKENS), block_key))()
+def block_inputs():
+    """Tokens, their modulation, and what turns them."""
+    token_key, modulation_key = jr.split(jr.key(0))
     x = jr.normal(token_key, (4, 4, TOKENS.width))
-    features, turns = time_features(jnp.full((1, 1), 0.5)), Turns.of_grid(4, 4, TOKENS.head, x.dtype)
-    from_label = jnp.zeros((1, 1, MODULATIONS * TOKENS.width))
+    return x, jr.normal(modulation_key, (4, 4, MODULATIONS * TOKENS.width)), Turns.of_grid(4, 4, TOKENS.head, x.dtype)
+
+
+def test_fresh_transformer_block_is_the_identity():
+    block = eqx.filter_jit(lambda: draw_weights(Block(TOKENS), jr.key(1)))()
+    x, modulation, turns = block_inputs()
     run_block = eqx.filter_jit(block)
-    assert jnp.all(run_block(x, features, from_label, turns, None) == x)
-    wrong_twin = from_label + jr.normal(label_key, from_label.shape)
-    assert not jnp.allclose(run_block(x, features, wrong_twin, turns, None), x)
+    assert jnp.all(run_block(x, jnp.zeros_like(modulation), turns, None) == x)
+    wrong_twin = modulation
+    assert not jnp.allclose(run_block(x, wrong_twin, turns, None), x)
 
 
-def test_transformer_scales_each_token_by_its_own_time():
-    """The map's first feature is the constant: without attention and label, a token's time moves this token alone."""
-    block = eqx.filter_jit(lambda: awake(draw_weights(Block(TOKENS), jr.key(0)), jr.key(1)))()
-    block = eqx.tree_at(lambda block: block.output.weight, block, replace_fn=jnp.zeros_like)
-    x = jr.normal(jr.key(2), (4, 4, TOKENS.width))
-    turns = Turns.of_grid(4, 4, TOKENS.head, x.dtype)
-    t = jr.uniform(jr.key(3), (4, 4))
+def test_transformer_modulates_each_token_by_itself():
+    """Attention moves whatever sees a token that changed; once it is silent, a token's modulation moves this token."""
+    wrong_twin = eqx.filter_jit(lambda: awake(draw_weights(Block(TOKENS), jr.key(1)), jr.key(2)))()
+    silent = jax.tree.map(jnp.zeros_like, wrong_twin.output)
+    block = eqx.tree_at(lambda block: block.output, wrong_twin, silent)
+    x, modulation, turns = block_inputs()
 
-    @jax.jit
-    def run_block(t):
-        return block(x, time_features(t), jnp.zeros((1, 1, MODULATIONS * TOKENS.width)), turns, None)
+    def moved(block):
+        changed = modulation.at[1, 2].add(1.0)
+        before, after = (eqx.filter_jit(block)(x, one, turns, None) for one in (modulation, changed))
+        return jnp.any(before != after, axis=-1)
 
-    moved = jnp.any(run_block(t) != run_block(t.at[1, 2].set(0.9)), axis=-1)
-    np.testing.assert_array_equal(moved, jnp.zeros((4, 4), bool).at[1, 2].set(True))
+    assert jnp.all(moved(block) == jnp.zeros((4, 4), bool).at[1, 2].set(True))
+    assert jnp.all(moved(wrong_twin))
 
 
 def test_attention_knows_displacements_alone():

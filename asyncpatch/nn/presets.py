@@ -54,7 +54,7 @@ PRESETS: dict[str, AbstractNetworkConfig] = {
         rematerialise=True,
     ),
     "miniature-transformer": TransformerConfig(
-        channels=1, num_classes=10, width=128, depth=6, hidden=384, head=32, pixel_channels=16
+        channels=1, num_classes=10, width=128, depth=5, hidden=384, head=32, pixel_channels=16
     ),
     "60m-transformer": TransformerConfig(channels=3, num_classes=1000, width=640, depth=12, hidden=1664),
     "600m-transformer": TransformerConfig(
