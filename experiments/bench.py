@@ -170,6 +170,7 @@ def main(rounds: int = 15, batch: int = 16) -> None:
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, commit {commit()}")
     bench_time_field("fashion", 32, 1, batch, rounds)
     bench_time_field("digits", 8, 1, 4 * batch, 2 * rounds)
+    bench_time_field("miniature-transformer", 32, 1, batch, rounds)
     bench_peers(batch, max(3, rounds // 2))
     bench_laws(64, rounds)
     bench_preparation()
