@@ -7,6 +7,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Tests compile much and run little: the compiler's costly passes would double their time. Programs that a test starts
 # inherit this, so that their numbers are equal to the bit.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Compilations are counted, and nothing is written outside of temporary folders.
+os.environ["ASYNCPATCH_CACHE"] = "off"
 
 import jax
 

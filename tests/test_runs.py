@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from asyncpatch.data import Digits, to_uint8
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.paths import Environment as EnvironmentLaw
 from asyncpatch.runs import Examples, FileFormatError, Run, open_run, shipped, write_file
+from asyncpatch.runs.cache import cache_folder
 from asyncpatch.timesteps import Environment
 
 GOLDEN = Path(__file__).parent / "golden" / "run_0_1_0"
@@ -272,3 +274,38 @@ def test_newcomers_script_trains_resumes_and_samples_with_a_law_of_its_own(tmp_p
         [sys.executable, "-c", forgetful], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert "of a class called 'Rows', which is neither one of this package nor registered" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"ASYNCPATCH_CACHE": "off"}, None),
+        ({"ASYNCPATCH_CACHE": "/somewhere"}, Path("/somewhere")),
+        ({"XDG_CACHE_HOME": "/caches"}, Path("/caches/asyncpatch/compiled")),
+        ({"HOME": "/home/someone"}, Path("/home/someone/.cache/asyncpatch/compiled")),
+    ],
+)
+def test_compiled_programs_have_a_folder_and_an_off_switch(environment, folder, monkeypatch):
+    for name in ("ASYNCPATCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == folder
+
+
+KEEPING = """
+import jax
+from asyncpatch.runs import open_run
+assert jax.config.values["jax_compilation_cache_dir"] is None, "importing alone changes no setting"
+open_run("fashion")
+print(jax.config.values["jax_compilation_cache_dir"])
+"""
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [("off", "None"), ("here", "here")])
+def test_opening_a_run_keeps_what_is_compiled_unless_told_not_to(tmp_path, chosen, kept):
+    environment = os.environ | {"ASYNCPATCH_CACHE": chosen}
+    done = subprocess.run(
+        [sys.executable, "-c", KEEPING], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [kept]

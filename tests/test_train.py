@@ -1,6 +1,7 @@
 """The train step against plain formulae, and the loop's reports and refusals."""
 
 import math
+import re
 import struct
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ from asyncpatch.train import (
     NonFiniteLossError,
     OptimizerConfig,
     StepInputs,
+    StepMetrics,
     Validation,
     init_state,
     make_mesh,
@@ -36,8 +38,10 @@ from asyncpatch.train import (
 )
 from asyncpatch.train import progress as progress_module
 from asyncpatch.train.batch import check_batch
+from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.mesh import weight_sharding
-from asyncpatch.train.state import step_key
+from asyncpatch.train.report import Reporter
+from asyncpatch.train.state import NEVER, step_key
 from asyncpatch.train.step import add_in_a_loop, add_written_out
 
 GOLDEN_LOSSES = [1.8738816, 1.6692617, 1.6014652, 1.4595058]
@@ -337,3 +341,43 @@ def test_data_without_classes_has_only_null_labels():
     check_batch({"image": image, "label": np.full(2, NULL_LABEL, np.int32)}, 0, num_classes=0, parts=1)
     with pytest.raises(ValueError, match="batch 5 has the label 0 at image 1"):
         check_batch({"image": image, "label": np.array([NULL_LABEL, 0], np.int32)}, 5, num_classes=0, parts=1)
+
+
+def test_a_tree_is_its_arrays_and_the_rest():
+    tree = {"weight": jnp.arange(3.0), "name": "a word", "more": (jnp.zeros(()), None, 2.5, [jnp.ones((1, 2))])}
+    arrays, rest = flatten(tree)
+    assert len(arrays) == 3
+    assert hash(rest) == hash(flatten(tree)[1])
+    back = unflatten(arrays, rest)
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    assert all(one is other for one, other in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True))
+    assert unflatten(arrays[::-1], rest)["weight"] is arrays[0]  # wrong twin: the order is what places them
+
+
+def test_what_compiles_is_said_and_counts_neither_as_speed_nor_as_time_left(tmp_path, monkeypatch, capsys):
+    clock = iter(range(10**6))  # every look at the clock takes a second
+    monkeypatch.setattr("asyncpatch.train.report.time.monotonic", lambda: float(next(clock)))
+
+    def give_up(step):
+        raise AssertionError(step)
+
+    loss = jnp.float32(1.0)
+    metrics = StepMetrics(loss, loss, loss, jnp.int32(NEVER))
+    with Reporter(tmp_path, 0, replace(TOY_RUN, steps=8, log_every=2), give_up) as reporter:
+        for step in range(1, 9):
+            if step == 1:
+                with reporter.compiling("the train step"):
+                    [next(clock) for _ in range(1000)]
+            if step == 5:
+                with reporter.away():
+                    [next(clock) for _ in range(1000)]
+            reporter.after(step, metrics, 16)
+        reporter.settle()
+    said = capsys.readouterr().err
+    assert "compiled the train step in 10" in said
+    speeds = losses_of(tmp_path, "images_per_second")
+    assert set(speeds) == {2, 4, 6, 8}
+    assert min(speeds.values()) > 1, "a thousand seconds elsewhere would leave less than 0.04 images/s"
+    left = [float(found) for found in re.findall(r"([0-9]+) s left", said)]
+    assert left
+    assert max(left) < 500

@@ -6,6 +6,7 @@ name nothing but classes of this package and those that the opening program has 
 
 from pathlib import Path
 
+from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.file import read_file
 from asyncpatch.runs.opened import Run, no_examples, numbered
@@ -23,11 +24,13 @@ def shipped() -> tuple[str, ...]:
 def open_run(source: str | Path, step: int | None = None) -> Run:
     """Open a run: a folder, an exported file, or a shipped model by its name.
 
-    `step` chooses a checkpoint of a folder; its newest readable one is opened if it is not given. Raises
-    `FileNotFoundError` if there is nothing to open, `asyncpatch.config.ConfigError` for a config that this release or
-    this program cannot read, `FileFormatError` for a file that is damaged, foreign or newer, and
-    `asyncpatch.train.CheckpointError` if none of a folder's checkpoints can be read.
+    `step` chooses a checkpoint of a folder; its newest readable one is opened if it is not given. Compiled programs
+    are kept on disk from then on (`asyncpatch.runs.cache`). Raises `FileNotFoundError` if there is nothing to open,
+    `asyncpatch.config.ConfigError` for a config that this release or this program cannot read, `FileFormatError`
+    for a file that is damaged, foreign or newer, and `asyncpatch.train.CheckpointError` if none of a folder's
+    checkpoints can be read.
     """
+    keep_compiled()
     path = Path(source)
     if path.is_dir():
         return _open_folder(path, step)

@@ -14,6 +14,7 @@ from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, R
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
+from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, open_batches
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
 from asyncpatch.timesteps import AbstractTimestepSampler
@@ -85,10 +86,11 @@ def train_run(
     workers: int = 0,
     fsdp: int = 1,
 ) -> TrainState:
-    """Train, or go on training, in `folder`.
+    """Train, or go on training, in `folder`. Compiled programs are kept on disk (`asyncpatch.runs.cache`).
 
     With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end.
     """
+    keep_compiled()
     training, held_out = open_batches(experiment, workers)
     return train(
         folder,

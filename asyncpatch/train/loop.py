@@ -12,7 +12,7 @@ import math
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import jax
@@ -24,12 +24,13 @@ from jaxtyping import PyTree
 from asyncpatch.config import Json, to_json
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
+from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
 from asyncpatch.train.reading import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
 from asyncpatch.train.state import MakeDenoiser, TrainState, abstract_state, init_state
-from asyncpatch.train.step import LossFunction, StepInputs, train_step, validation_step
+from asyncpatch.train.step import LossFunction, flat_train_step, flat_validation_step
 
 BATCHES_AHEAD = 2
 """Batches on the device beyond the one in use: enough to hide the transfer, little memory."""
@@ -79,6 +80,9 @@ def train(
             state = init_state(make_denoiser, config, mesh)
         _write_config(folder, written)
         start = int(state.step)
+        arrays, rest = flatten(state)
+        del state  # its buffers are reused by the first step
+        take_step = flat_train_step(rest, loss_fn, config, run.log_every, mesh)
 
         def give_up(step: int) -> None:
             raise NonFiniteLossError(_what_broke(step, data.batch(step), checkpoints.newest()))
@@ -86,23 +90,29 @@ def train(
         ahead = _put_ahead(data.iterate(start), start, config, mesh)
         with Reporter(folder, start, run, give_up) as reporter, closing(ahead) as batches:
             for step in range(start + 1, run.steps + 1):
-                inputs = StepInputs(next(batches), loss_fn, config, run.log_every, mesh)
-                state, metrics = train_step(inputs, state)
-                reporter.after(step, metrics, len(inputs.batch.label))
+                batch = next(batches)
+                with reporter.compiling("the train step") if step == start + 1 else nullcontext():
+                    arrays, metrics = take_step(arrays, batch)
+                reporter.after(step, metrics, len(batch.label))
 
                 last, stop = step == run.steps, termination.agreed(step, run.log_every)
-                if sample_callback is not None and (last or step % run.sample_every == 0):
+                scheduled = last or step % run.checkpoint_every == 0
+                pictured = sample_callback is not None and (last or step % run.sample_every == 0)
+                if scheduled or stop or pictured:
                     reporter.settle()
-                    sample_callback(step, state.ema)
-                if (scheduled := last or step % run.checkpoint_every == 0) or stop:
-                    reporter.settle()
-                    loss = _validate(inputs, state, validation, run) if scheduled and validation is not None else None
-                    if loss is not None:
-                        reporter.write(step, {VALIDATION_LOSS: loss})
-                    checkpoints.save(state, written, loss)
+                    with reporter.away():
+                        state = unflatten(arrays, rest)
+                        if scheduled or stop:
+                            loss = _validate(validation, state, config, mesh, run) if scheduled else None
+                            if loss is not None:
+                                reporter.write(step, {VALIDATION_LOSS: loss})
+                            checkpoints.save(state, written, loss)
+                        if sample_callback is not None and pictured:
+                            sample_callback(step, state.ema)
+                        del state
                 if stop and not last:
                     raise SystemExit(TERMINATED_STATUS)
-    return state
+    return unflatten(arrays, rest)
 
 
 def _prepare(folder: str | Path) -> Path:
@@ -137,14 +147,19 @@ def _put_ahead(
                 yield ahead.popleft()
 
 
-def _validate(inputs: StepInputs, state: TrainState, validation: Validation, run: RunConfig) -> float:
-    """Mean loss of the averaged denoiser over the first batches of the validation data."""
+def _validate(
+    validation: Validation | None, state: TrainState, config: TrainConfig, mesh: Mesh, run: RunConfig
+) -> float | None:
+    """Mean loss of the averaged denoiser over the first batches of the validation data; None if there is none."""
+    if validation is None:
+        return None
+    arrays, rest = flatten(state.ema)
+    measure = flat_validation_step(rest, validation.loss_fn, config, mesh)
     losses = []
     for number in range(run.validation_batches):
         host = validation.data.batch(number)
-        check_batch(host, number, inputs.config.num_classes, inputs.mesh.size)
-        held_out = dataclasses.replace(inputs, batch=put_batch(host, inputs.mesh), loss_fn=validation.loss_fn)
-        losses.append(float(validation_step(held_out, state.ema, jnp.int32(number))))
+        check_batch(host, number, config.num_classes, mesh.size)
+        losses.append(float(measure(arrays, put_batch(host, mesh), jnp.int32(number))))
     mean = math.fsum(losses) / len(losses)
     if not math.isfinite(mean):
         at = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]

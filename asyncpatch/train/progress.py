@@ -23,6 +23,15 @@ class BarProgress:
         """Move to `step`."""
         self._progress.update(self._task, completed=step)
 
+    def say(self, line: str) -> None:
+        """Print a line that stays, above the bar."""
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
+
+    def away(self, seconds: float) -> None:
+        """So many seconds were not spent on steps: begin to estimate the time left anew."""
+        done = self._progress.tasks[self._task].completed
+        self._progress.reset(self._task, completed=int(done))
+
     def note(self, text: str) -> None:
         """Show the latest numbers."""
         self._progress.update(self._task, note=text)
@@ -38,13 +47,21 @@ class PlainProgress:
     def __init__(self, console: Console, start: int, total: int):
         self._console, self._start, self._total = console, start, total
         self._began = self._printed = time.monotonic()
-        self._step, self._note = start, ""
+        self._step, self._note, self._away = start, "", 0.0
 
     def advance(self, step: int) -> None:
         """Move to `step`, and print a line if the last is old enough."""
         self._step = step
         if time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._print()
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def away(self, seconds: float) -> None:
+        """So many seconds were not spent on steps: they do not count for the time left."""
+        self._away += seconds
 
     def note(self, text: str) -> None:
         """Keep the latest numbers for the next line."""
@@ -56,9 +73,11 @@ class PlainProgress:
 
     def _print(self) -> None:
         self._printed = time.monotonic()
-        seconds_per_step = (self._printed - self._began) / max(self._step - self._start, 1)
-        left = (self._total - self._step) * seconds_per_step
-        line = f"step {self._step}/{self._total}  {self._note}  {left:.0f} s left"
+        timed = self._step - self._start - 1  # the first step compiles
+        line = f"step {self._step}/{self._total}  {self._note}"
+        if timed > 0:
+            seconds_per_step = (self._printed - self._began - self._away) / timed
+            line += f"  {(self._total - self._step) * seconds_per_step:.0f} s left"
         self._console.print(line, highlight=False, soft_wrap=True)
 
 

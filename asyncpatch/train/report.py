@@ -5,7 +5,8 @@ Invariants: the host starts at most one step ahead of the device and reads numbe
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -27,8 +28,9 @@ class Reporter:
             self._log = MetricsLog(folder, start)
             self._progress = make_progress(start, run.steps)
         self._latest: StepMetrics | None = None
-        self._pending: list[tuple[int, float, StepMetrics]] = []
+        self._pending: list[tuple[int, float | None, StepMetrics]] = []
         self._marked = (start, time.monotonic())
+        self._away = 0.0
 
     def __enter__(self) -> "Reporter":
         return self
@@ -38,6 +40,28 @@ class Reporter:
             self._progress.close()
             self._log.close()
 
+    @contextmanager
+    def compiling(self, what: str) -> Generator[None]:
+        """The first step, which compiles: its time is said, and counts neither as speed nor as time left."""
+        begun = time.monotonic()
+        if self._writes:
+            self._progress.say(f"compiling {what}")
+        with self.away():
+            yield
+        self._marked, self._away = (self._marked[0] + 1, time.monotonic()), 0.0
+        if self._writes:
+            self._progress.say(f"compiled {what} in {time.monotonic() - begun:.1f} s")
+
+    @contextmanager
+    def away(self) -> Generator[None]:
+        """The time inside is not spent on training: it counts neither as speed nor as time left."""
+        begun = time.monotonic()
+        yield
+        seconds = time.monotonic() - begun
+        self._away += seconds
+        if self._writes:
+            self._progress.away(seconds)
+
     def after(self, step: int, metrics: StepMetrics, images: int) -> None:
         """Take the metrics of the step just started, and wait for the one before."""
         jax.block_until_ready(self._latest)
@@ -46,8 +70,10 @@ class Reporter:
             self._progress.advance(step)
         if step % self._run.log_every == 0:
             (last_step, last_time), now = self._marked, time.monotonic()
-            self._pending.append((step, images * (step - last_step) / (now - last_time), metrics))
-            self._marked = (step, now)
+            timed = step - last_step  # none if this is the step that compiled
+            speed = images * timed / (now - last_time - self._away) if timed else None
+            self._pending.append((step, speed, metrics))
+            self._marked, self._away = (step, now), 0.0
             self._write_all_but(1)
 
     def settle(self) -> None:
@@ -66,9 +92,9 @@ class Reporter:
             step, speed, metrics = self._pending.pop(0)
             self._check(metrics)
             values = {name: float(getattr(metrics, name)) for name in ("loss", "gradient_norm", "learning_rate")}
-            self.write(step, values | {"images_per_second": round(speed, 1)})
+            self.write(step, values | ({} if speed is None else {"images_per_second": round(speed, 1)}))
             if self._writes:
-                self._progress.note(f"loss {values['loss']:.4g}  {speed:.0f} images/s")
+                self._progress.note(f"loss {values['loss']:.4g}" + ("" if speed is None else f"  {speed:.0f} images/s"))
 
     def _check(self, metrics: StepMetrics) -> None:
         if (step := int(metrics.broken_at)) != NEVER:

@@ -8,6 +8,7 @@ This is one of the two places with `jax.vmap` over images. Invariants: image `i`
 gradient is not finite changes nothing but `broken_at`, and so do all steps after it, so the host may look late.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
@@ -22,6 +23,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
 from asyncpatch.shapes import NULL_LABEL, Image, Label
 from asyncpatch.train.batch import Batch
+from asyncpatch.train.flat import Rest, flatten, unflatten
 from asyncpatch.train.mesh import constrain_weights, microbatch_sharding, replicated
 from asyncpatch.train.settings import TrainConfig
 from asyncpatch.train.state import NEVER, TrainState, step_key, validation_key
@@ -49,9 +51,30 @@ class StepMetrics(eqx.Module):
     broken_at: Int[Array, ""]
 
 
-@eqx.filter_jit(donate="all-except-first")
+FlatStep = Callable[[list[Array], Batch], tuple[list[Array], StepMetrics]]
+"""A train step on the arrays of a state, as `flatten` lists them. The buffers of the list are reused for the result."""
+
+
+@functools.lru_cache(maxsize=8)
+def flat_train_step(rest: Rest, loss_fn: LossFunction, config: TrainConfig, log_every: int, mesh: Mesh) -> FlatStep:
+    """The program of all steps of a run: nothing but arrays and a batch is looked at when it is called."""
+
+    def train_step(arrays: list[Array], batch: Batch) -> tuple[list[Array], StepMetrics]:
+        state, metrics = _update(StepInputs(batch, loss_fn, config, log_every, mesh), unflatten(arrays, rest))
+        return flatten(state)[0], metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
 def train_step(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetrics]:
     """One update. The buffers of `state` are reused for the result: do not touch it afterwards."""
+    arrays, rest = flatten(state)
+    step = flat_train_step(rest, inputs.loss_fn, inputs.config, inputs.log_every, inputs.mesh)
+    arrays, metrics = step(arrays, inputs.batch)
+    return unflatten(arrays, rest), metrics
+
+
+def _update(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetrics]:
     config, step = inputs.config, state.step
     loss, gradients = _loss_and_gradients(inputs, state)
     gradient_norm = optax.tree.norm(gradients)
@@ -83,13 +106,19 @@ def train_step(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepM
     return state, jax.lax.with_sharding_constraint(metrics, replicated(inputs.mesh))
 
 
-@eqx.filter_jit
-def validation_step(inputs: StepInputs, denoiser: PyTree, number: Int[Array, ""]) -> Float[Array, ""]:
-    """The mean loss over validation batch `number`, with every label kept and the same keys each time."""
-    keys = _image_keys(validation_key(inputs.config, number), inputs.batch.index)
-    per_image = partial(inputs.loss_fn, denoiser)
-    loss = jnp.mean(jax.vmap(per_image)(keys, inputs.batch.image, inputs.batch.label))
-    return jax.lax.with_sharding_constraint(loss, replicated(inputs.mesh))
+@functools.lru_cache(maxsize=8)
+def flat_validation_step(rest: Rest, loss_fn: LossFunction, config: TrainConfig, mesh: Mesh) -> Callable:
+    """The program that gives the mean loss of a validation batch: the arrays of a denoiser, the batch and its number.
+
+    Every label is kept, and a batch has the same keys each time.
+    """
+
+    def validation_step(arrays: list[Array], batch: Batch, number: Int[Array, ""]) -> Float[Array, ""]:
+        keys = _image_keys(validation_key(config, number), batch.index)
+        loss = jnp.mean(jax.vmap(partial(loss_fn, unflatten(arrays, rest)))(keys, batch.image, batch.label))
+        return jax.lax.with_sharding_constraint(loss, replicated(mesh))
+
+    return jax.jit(validation_step)
 
 
 def _loss_and_gradients(inputs: StepInputs, state: TrainState) -> tuple[Float[Array, ""], PyTree]:

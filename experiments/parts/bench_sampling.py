@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array
 
 from asyncpatch.guidance import ClassifierFree
+from asyncpatch.masks import Border
 from asyncpatch.plans import Task, synchronous
 from asyncpatch.runs import Run, SamplingConfig, four_tasks, open_run
 from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
@@ -34,7 +35,7 @@ def _calls(run: Run, batch: int) -> dict[str, Callable[[], Array]]:
     index = jnp.arange(batch) % len(run.examples.label)
     image, label = run.examples.image[index], run.examples.label[index]
     tasks = four_tasks(SamplingConfig(steps=STEPS, patch=8), height, width)
-    known = jnp.broadcast_to(tasks["inpainting"].known, image.shape[:3])
+    known = Border()(jr.key(0), height, width)
     guided, rule, key = ClassifierFree(run.denoiser, 2.0), DDIM(1.0), jr.key(0)
     times = repaint_times(STEPS, 5, 2)
 
