@@ -32,6 +32,8 @@ from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler, Synchronous
 from asyncpatch.train import commit
 from experiments.parts.bench_data import bench_preparation
+from experiments.parts.bench_sampling import bench_sampling
+from experiments.parts.bench_trainer import bench_trainer
 from experiments.parts.laws import LAWS
 
 PEER = UNetConfig(channels=1, num_classes=0, base=32, multipliers=(1, 2, 2), blocks=2, attention=(False,) * 3)
@@ -171,6 +173,10 @@ def main(rounds: int = 15, batch: int = 16) -> None:
     bench_time_field("fashion", 32, 1, batch, rounds)
     bench_time_field("digits", 8, 1, 4 * batch, 2 * rounds)
     bench_time_field("miniature-transformer", 32, 1, batch, rounds)
+    for name, size in (("digits", 8), ("miniature", 32)):
+        for images in (16, 64):
+            bench_trainer(name, size, images, 8 * rounds)
+    bench_sampling((4, 16, 64), max(2, rounds // 5))
     bench_peers(batch, max(3, rounds // 2))
     bench_laws(64, rounds)
     bench_preparation()

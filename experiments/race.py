@@ -25,6 +25,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import tyro
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from asyncpatch.data import AbstractSource, Digits, IdxFiles
 from asyncpatch.runs import Experiment, configure, train_run
@@ -119,8 +120,13 @@ def draw(rows: list[dict], path: Path) -> Path:
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for row in rows:
         points = [(point["seconds"], point["loss"]) for point in row["seen"]]
-        axes.plot(*zip(*points, strict=True), marker=".", label=f"{row['network']}, batch {row['batch']}")
+        name = row["network"] if "batch" in row["network"] else f"{row['network']}, batch {row['batch']}"
+        axes.plot(*zip(*points, strict=True), marker=".", label=name)
     axes.set(xlabel="seconds of training", ylabel="validation loss", xscale="log", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     axes.set_title(f"Fashion-MNIST {SIDE}x{SIDE}, synchronous times, {rows[0]['device']}", fontsize=9)

@@ -267,7 +267,7 @@ def test_known_must_have_the_plans_shape(known, shape):
 @pytest.mark.parametrize("trail", [-0.25, 1.5, float("nan"), float("inf")])
 @pytest.mark.parametrize("known", [None, KNOWN], ids=["nothing known", "something known"])
 def test_a_trail_is_a_share(known, trail):
-    with pytest.raises(ValueError, match=f"others' times in .*, got {trail}; 0 holds them clean"):
+    with pytest.raises(ValueError, match=f"others' times, in .*, got {trail}; 0 holds them clean"):
         Task(PLANS["synchronous"], known, trail)
 
 

@@ -15,14 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from asyncpatch.plans.base import AbstractPlan
 from asyncpatch.plans.fixed import FixedPlan
 
 
-def _as_share(value: ArrayLike) -> Float[Array, "*batch"]:
+def _as_share(value: ArrayLike) -> Float[Array, "*any"]:
     return jnp.asarray(value, jnp.float32)
+
+
+def _as_region(known: ArrayLike | None) -> Shaped[Array, "*any"] | None:
+    return None if known is None else jnp.asarray(known)
 
 
 class Task(eqx.Module):
@@ -34,14 +38,14 @@ class Task(eqx.Module):
     """
 
     plan: AbstractPlan
-    known: Bool[Array, "*batch height width"] | None = None
+    known: Bool[Array, "*batch height width"] | None = eqx.field(converter=_as_region, default=None)
     trail: Float[Array, ""] = eqx.field(converter=_as_share, default=0.0)
 
     def __check_init__(self):
-        if not isinstance(self.trail, Tracer) and not 0 <= float(self.trail) <= 1:
+        if self.trail.ndim or (not isinstance(self.trail, Tracer) and not 0 <= float(self.trail) <= 1):
+            got = f"an array of shape {self.trail.shape}" if self.trail.ndim else f"{float(self.trail):g}"
             raise ValueError(
-                f"known tokens trail at a share of the others' times in [0, 1], got {float(self.trail)}; "
-                "0 holds them clean"
+                f"known tokens trail at one share of the others' times, in [0, 1], got {got}; 0 holds them clean"
             )
         if self.known is None:
             return
