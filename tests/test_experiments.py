@@ -12,6 +12,8 @@ from asyncpatch.data import Digits
 from asyncpatch.runs import SamplingConfig, configure, four_tasks, open_batches, open_run, run_task
 from asyncpatch.timesteps import AsyncPatch
 from experiments import sample as sample_script
+from experiments.export import export
+from experiments.front_page import front_page
 from experiments.parts.drawing import choose_labels
 from experiments.parts.laws import LAWS
 from experiments.quickstart import quickstart
@@ -81,6 +83,31 @@ def test_user_image_and_mask_are_inpainted(report, tmp_path):
     record = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert record["tasks"]["inpainting"]["labels"] == [3, -1, 3, -1]
     assert (tmp_path / "out" / "inpainting.png").exists()
+
+
+def test_export_writes_a_run_with_examples_and_names(report, tmp_path):
+    names = tuple("abcdefghij")
+    found = export(report.parent, tmp_path / "run.safetensors", stored="float16", examples=12, class_names=names)
+    assert found.class_names == names
+    assert found.examples.label.tolist() == [*range(10), 0, 1]
+    assert found.commit == open_run(report.parent).commit
+    with pytest.raises(ValueError, match="asked for 1000 examples, the data holds out 180 images"):
+        export(report.parent, tmp_path / "more.safetensors", examples=1000)
+    with pytest.raises(ValueError, match="has 10 classes, got 1 names"):
+        export(report.parent, tmp_path / "more.safetensors", class_names=("one",))
+    assert not (tmp_path / "more.safetensors").exists()
+
+
+def test_pictures_of_the_front_page_are_drawn(tmp_path):
+    front_page(tmp_path, sampling=SamplingConfig(steps=8, patch=16), count=2)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "four_ways.png",
+        "pictures.json",
+        *(f"{t}.png" for t in TASKS),
+    }
+    said = json.loads((tmp_path / "pictures.json").read_text())
+    assert said["sampling"]["steps"] == 8
+    assert any("images" in line for line in said["model"])
 
 
 def test_half_of_an_image_and_mask_is_refused(report, tmp_path):
