@@ -19,9 +19,13 @@ schedule, while the diagonal has none. Any order has none either: its points dif
 Learning, 60 steps from c = 0.5: c falls to 0.10 and the bound by 0.25 bits, back to 0.03 ± 0.01 *above* the diagonal.
 With the warps alone 0.02 ± 0.01 stays, with the spread alone 0.02 ± 0.00: nothing is gained over the diagonal yet.
 
-The gap of the network over windows is 0.15 bits (its square .0225 ± .0051, of 12 paths and 16 images); over the walk it
-is as large and less certain, and those of an exact denoiser lie within two standard errors of 0. The jackknife of 12
-paths can be too small: it gives any order a shared part of -.027 ± .003, which no true variance is.
+The gap is a covariance over paths of two readings with independent noise, with a 95% interval by
+`experiments.parts.consistency`: the jackknife over paths, no smaller than the error of a variance of normal values, on a
+scale between the linear and the logarithmic one. The committed `gap.json` and `gap.png` were made with the former
+estimator, which subtracted the draws' own variance: its standard errors are too small where a variance came out small
+by chance, as they say of themselves by giving any order a shared part of -.027 ± .003, which no true variance is. What
+it says of windows, 0.15 bits (a square of .0225 ± .0051, of 12 paths and 16 images), is 4 of its errors above 0; the
+walk's is as large, at 2 of its errors; any order's and those of an exact denoiser are not above noise.
 """
 
 import dataclasses
@@ -49,7 +53,7 @@ from asyncpatch.runs import open_batches
 from experiments.likelihood import compare
 from experiments.parts.bound_pictures import Row, as_table, draw_gaps, draw_learning, draw_sweep, make_rows
 from experiments.parts.bounds import Effort, Ends, Model, open_model, progress_bar, take, write_record
-from experiments.parts.consistency import Gap, consistency_gap
+from experiments.parts.consistency import CONFIDENCE, READINGS, Gap, consistency_gap
 from experiments.parts.learn_path import FitConfig, fit
 from experiments.parts.rescheduled import Rescheduled
 
@@ -157,7 +161,7 @@ def gap(
         patch_sizes: sides that the windows draw from.
         images: how many of the held-out images, at most.
         ends: the log-SNRs between which the bound is taken.
-        effort: readings of a path (`draws`), network calls of a reading (`points`), and the seed.
+        effort: network calls of one of the two readings of a path (`points` in each of `draws`), and the seed.
     """
     begun = time.monotonic()
     experiment, model = open_model(run, ends, images)
@@ -168,11 +172,13 @@ def gap(
     with progress_bar(len(cases) * paths) as bar:
         for name, subject, law in cases:
             gaps.append(consistency_gap(subject, name, law, paths, effort, lambda name=name: bar.advance(name)))
-            bar.say(f"{name}: {gaps[-1].bits:.4f} bits/dim, squared {gaps[-1].variance:.2e} ± {gaps[-1].error:.1e}")
+            bar.say(f"{name}: {gaps[-1].image.words} bits/dim; shared by all images: {gaps[-1].shared.words}")
     results = {
         "images": len(model.images),
         "seconds": round(time.monotonic() - begun, 1),
-        "gaps": [dataclasses.asdict(found) | {"bits": found.bits} for found in gaps],
+        "readings": READINGS,
+        "confidence": CONFIDENCE,
+        "gaps": [dataclasses.asdict(found) for found in gaps],
     }
     arguments = {"paths": paths, "patch": patch, "patch_sizes": patch_sizes, "ends": ends, "effort": effort}
     write_record(output, "gap", f"{COMMAND} gap", arguments, results, experiment)

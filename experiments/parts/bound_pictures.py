@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from asyncpatch.elbo import Evaluation
 from experiments.parts.bounds import paired_difference
-from experiments.parts.consistency import Gap
+from experiments.parts.consistency import CONFIDENCE, Gap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,18 +121,19 @@ def draw_sweep(rows: list[Row], spreads: tuple[float, ...], patches: tuple[int, 
 
 
 def draw_gaps(gaps: list[Gap], title: str, path: Path) -> Path:
-    """The squared gap of each case with its error, which may reach below 0."""
+    """The squared gap of each case with its interval, which may reach below 0."""
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.4 * len(gaps)), layout="constrained")
     places = np.arange(len(gaps))[::-1]
     axes.axvline(0, color="0.7", lw=1)
-    for shift, color, values, label in (
-        (0.1, "C0", [(gap.variance, gap.error) for gap in gaps], "of an image's bound"),
-        (-0.1, "C1", [(gap.shared, gap.shared_error) for gap in gaps], "shared by all images"),
+    for shift, color, spreads, label in (
+        (0.1, "C0", [gap.image for gap in gaps], "of an image's bound"),
+        (-0.1, "C1", [gap.shared for gap in gaps], "shared by all images"),
     ):
-        variances, errors = np.array(values).T
-        axes.errorbar(variances, places + shift, xerr=errors, fmt="o", ms=4, capsize=3, color=color, label=label)
-    names = [f"{gap.law}\n(gap {gap.bits:.4f})" for gap in gaps]
-    axes.set(xlabel="variance over paths, (bits/dim)²", yticks=places, yticklabels=names)
+        values, low, high = np.array([dataclasses.astuple(spread) for spread in spreads]).T
+        reach = np.stack([values - low, high - values])
+        axes.errorbar(values, places + shift, xerr=reach, fmt="o", ms=4, capsize=3, color=color, label=label)
+    names = [f"{gap.law}\n({gap.image.words})" for gap in gaps]
+    axes.set(xlabel=f"variance over paths, (bits/dim)², {CONFIDENCE:.0%} interval", yticks=places, yticklabels=names)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return save(figure, title, path)
