@@ -20,8 +20,8 @@ Learning, 60 steps from c = 0.5: c falls to 0.10 and the bound by 0.25 bits, bac
 With the warps alone 0.02 ± 0.01 stays, with the spread alone 0.02 ± 0.00: nothing is gained over the diagonal yet.
 
 The gap is a covariance over paths of two readings with independent noise, with a 95% interval by
-`experiments.parts.consistency`: the jackknife over paths, no smaller than the error of a variance of normal values, on a
-scale between the linear and the logarithmic one. The committed `gap.json` and `gap.png` were made with the former
+`experiments.parts.consistency`: the jackknife over paths, no smaller than the error of a variance of normal values, on
+a scale between the linear and the logarithmic one. The committed `gap.json` and `gap.png` were made with the former
 estimator, which subtracted the draws' own variance: its standard errors are too small where a variance came out small
 by chance, as they say of themselves by giving any order a shared part of -.027 ± .003, which no true variance is. What
 it says of windows, 0.15 bits (a square of .0225 ± .0051, of 12 paths and 16 images), is 4 of its errors above 0; the

@@ -159,8 +159,8 @@ def test_intervals_of_gaps_hold_the_truth_nine_times_in_ten_and_the_estimate_is_
     sets = [readings_with_gap(rng, shared, own) for _ in range(SETS)]
     gaps = [gap_of("", bits) for bits in sets]
     for spreads, truth in (
-        ([gap.image for gap in gaps], shared**2 + own**2),
-        ([gap.shared for gap in gaps], shared**2 + own**2 / READ_IMAGES),
+        ([found.image for found in gaps], shared**2 + own**2),
+        ([found.shared for found in gaps], shared**2 + own**2 / READ_IMAGES),
     ):
         assert np.mean([spread.low <= truth <= spread.high for spread in spreads]) >= 0.9
         values = np.array([spread.value for spread in spreads])

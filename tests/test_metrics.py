@@ -1,5 +1,6 @@
 """Distances between sets of features, against other people's formulas and naive loops."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -30,7 +31,6 @@ from asyncpatch.metrics import (
     stream_features,
 )
 from asyncpatch.metrics.features import map_batches
-from asyncpatch.metrics.kernel import unbiased_squared_mmd
 
 NETWORK = Projection.draw(48)
 LENGTH = 128
@@ -256,44 +256,131 @@ def squared_mmd_by_loops(x: np.ndarray, y: np.ndarray) -> float:
     return sum(within) - 2 * np.mean([kernel(a, b) for a in x for b in y])
 
 
-def test_kernel_distance_of_one_block_equals_naive_loops(digits):
+def kernel_matrix(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Of independent images."""
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel_matrix(x, x), kernel_matrix(y, y))]
+    return sum(within) - 2 * kernel_matrix(x, y).mean()
+
+
+def squared_mmd_by_class(x: np.ndarray, y: np.ndarray, classes: np.ndarray, shares: np.ndarray) -> float:
+    """Of `x` drawn by class and independent `y`, one mean after another."""
+    parts = [x[classes == c] for c in range(len(shares))]
+    own = 0.0
+    for i, p in enumerate(parts):
+        for j, q in enumerate(parts):
+            distinct = ~np.eye(len(p), dtype=bool) if i == j else np.full((len(p), len(q)), True)
+            own += shares[i] * shares[j] * kernel_matrix(p, q)[distinct].mean()
+    mixed = sum(share * kernel_matrix(part, y).mean() for share, part in zip(shares, parts, strict=True))
+    others = kernel_matrix(y, y)
+    return own + (others.sum() - np.trace(others)) / (len(y) * (len(y) - 1)) - 2 * mixed
+
+
+def test_kernel_distance_equals_naive_loops(digits, monkeypatch):
+    monkeypatch.setattr("asyncpatch.metrics.kernel.ROWS", 5)  # blocks that end within a set
     x, y = digits[:12], digits[12:30]
-    assert unbiased_squared_mmd(x, y) == pytest.approx(squared_mmd_by_loops(x, y), rel=1e-9)
+    assert kernel_distance(features_of(x), features_of(y)).value == pytest.approx(squared_mmd_by_loops(x, y), rel=1e-9)
+    classes = np.array([5, 7, 7, 5, 7, 5, 7, 7, 5, 7, 7, 7])
+    expected = squared_mmd_by_class(x, y, (classes == 7).astype(int), np.array([4, 8]) / 12)
+    found = kernel_distance(features_of(x), features_of(y), classes)
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    swapped = kernel_distance(features_of(y), features_of(x), reference_classes=classes)
+    assert dataclasses.astuple(swapped) == pytest.approx(dataclasses.astuple(found), rel=1e-9)
 
 
-def test_kernel_distance_uses_every_image_of_whole_blocks_once(digits):
-    x, y = digits[:64], 1.5 * digits[64:128]
-    rng = np.random.default_rng(5)
-    ours, theirs = (rng.permutation(64).reshape(4, 16) for _ in range(2))
-    values = [squared_mmd_by_loops(x[i], y[j]) for i, j in zip(ours, theirs, strict=True)]
-    estimate = kernel_distance(features_of(x), features_of(y), seed=5, block_size=16)
-    assert estimate.value == pytest.approx(np.mean(values), rel=1e-9)
-    assert estimate.standard_error == pytest.approx(np.std(values, ddof=1) / 2, rel=1e-9)
+def test_error_of_the_kernel_distance_is_the_jackknife_with_kept_shares(digits):
+    x, y, shares = digits[:11], digits[20:27], np.array([4, 7]) / 11
+    classes = (np.arange(11) >= 4).astype(int)
+    variance = 0.0
+    for c in (0, 1):
+        kept = [np.arange(11) != i for i in np.flatnonzero(classes == c)]
+        values = [squared_mmd_by_class(x[keep], y, classes[keep], shares) for keep in kept]
+        variance += (len(values) - 1) * np.var(values)
+    variance += (len(y) - 1) * np.var(
+        [squared_mmd_by_class(x, np.delete(y, i, axis=0), classes, shares) for i in range(len(y))]
+    )
+    found = kernel_distance(features_of(x), features_of(y), classes)
+    assert found.standard_error == pytest.approx(np.sqrt(variance), rel=1e-9)
 
 
-def test_kernel_distance_is_unbiased_and_its_error_bar_is_honest():
-    """For equal laws. The mean is within 4 of its own errors (false alarm 1e-4); the error bar within 20%."""
-    rng = np.random.default_rng(0)
-    repeats, blocks, size = 300, 4, 10
-    sets = rng.normal(size=(repeats, 2, blocks * size, 6))
-    estimates = [kernel_distance(features_of(x), features_of(y), seed=0, block_size=size) for x, y in sets]
+CLASSES, POOL, DRAWN, SETS = 10, 30, 200, 200
+
+
+def features_by_class() -> np.ndarray:
+    """Classes that lie well apart; drawing from them again and again has a kernel distance that is known exactly."""
+    rng = np.random.default_rng(7)
+    return 2 * rng.normal(size=(CLASSES, 1, 12)) + rng.normal(size=(CLASSES, POOL, 12))
+
+
+def former_kernel_distance(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """Wrong twin: ten random blocks, as if images were independent."""
+    ours, theirs = (rng.permutation(len(z)).reshape(10, -1) for z in (x, y))
+    values = [squared_mmd(x[i], y[j]) for i, j in zip(ours, theirs, strict=True)]
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(10))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+@pytest.mark.parametrize("order", ["independent", "class in turn", "sorted by class"])
+def test_kernel_distance_is_unbiased_and_two_errors_hold_the_truth(order, shift):
+    """Nine times in ten: of 200 sets of intervals that hold 95% a false alarm at 0.1%. The mean is within 4 errors:
+    1e-4. Features are drawn again and again from a finite number, so that the truth is a sum."""
+    pool = features_by_class()
+    shifted = (pool + shift).reshape(-1, 12)
+    real = pool.reshape(-1, 12)
+    truth = kernel_matrix(shifted, shifted).mean() + kernel_matrix(real, real).mean()
+    truth -= 2 * kernel_matrix(shifted, real).mean()
+    rng, dealing = np.random.default_rng(0), np.random.default_rng(1)
+    new, former = [], []
+    for _ in range(SETS):
+        by_class = order != "independent"
+        ours, theirs = np.arange(2 * DRAWN).reshape(2, -1) % CLASSES if by_class else rng.integers(10, size=(2, DRAWN))
+        ours = np.sort(ours) if order == "sorted by class" else ours
+        x, y = (pool[classes, rng.integers(POOL, size=DRAWN)] for classes in (ours, theirs))
+        given = (ours, theirs) if by_class else ()
+        new.append(dataclasses.astuple(kernel_distance(features_of(x + shift), features_of(y), *given)))
+        former.append(former_kernel_distance(x + shift, y, dealing))
+    unbiased, held = zip(*(_coverage(found, truth) for found in (new, former)), strict=True)
+    assert unbiased[0]
+    assert held[0] >= 0.9
+    if by_class:
+        assert not unbiased[1]
+        assert held[1] < 0.87
+
+
+def _coverage(estimates: list[tuple[float, float]], truth: float) -> tuple[bool, float]:
+    """Whether the mean is the truth, and how often two errors around a value hold it."""
+    values, errors = np.array(estimates).T
+    unbiased = abs(values.mean() - truth) < 4 * values.std() / np.sqrt(len(values))
+    return bool(unbiased), float(np.mean(abs(values - truth) <= 2 * errors))
+
+
+def test_kernel_with_itself_is_not_counted_in():
+    """For equal laws the mean is within 4 of its own errors (false alarm 1e-4), and the error at most sqrt 2 too wide,
+    within 10%; a wrong twin counts the kernel of an image with itself."""
+    sets = np.random.default_rng(0).normal(size=(300, 2, 40, 6))
+    estimates = [kernel_distance(features_of(x), features_of(y)) for x, y in sets]
     values = np.array([estimate.value for estimate in estimates])
     bar = np.sqrt(np.mean([estimate.standard_error**2 for estimate in estimates]))
-    tolerance = 4 * values.std() / np.sqrt(repeats)
+    tolerance = 4 * values.std() / np.sqrt(len(sets))
     assert abs(values.mean()) < tolerance
-    assert 0.8 < bar / values.std() < 1.25
-
-    # Wrong twins: a kernel with itself counted in, and forty overlapping subsets taken for independent.
-    def biased(x):
-        return ((x @ x.T / 6 + 1) ** 3).mean()
-
-    with_itself = [biased(x) + biased(y) - 2 * ((x @ y.T / 6 + 1) ** 3).mean() for x, y in sets]
+    assert 0.9 < bar / values.std() < 1.1 * np.sqrt(2)
+    with_itself = [
+        kernel_matrix(x, x).mean() + kernel_matrix(y, y).mean() - 2 * kernel_matrix(x, y).mean() for x, y in sets
+    ]
     assert np.mean(with_itself) > tolerance
-    overlapping = []
-    for x, y in sets[:20]:
-        draws = [unbiased_squared_mmd(rng.permutation(x)[:size], rng.permutation(y)[:size]) for _ in range(40)]
-        overlapping.append(np.var(draws, ddof=1) / 40)
-    assert np.sqrt(np.mean(overlapping)) / values.std() < 0.8
+
+
+def test_kernel_distance_keeps_some_rows_in_memory():
+    """All pairs at once would be 72 MB for each of three kernels; ours are some rows and their powers."""
+    x = features_of(np.random.default_rng(0).normal(size=(3000, 4)))
+    tracemalloc.start()
+    kernel_distance(x, x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6
 
 
 # Precision and recall
@@ -346,7 +433,7 @@ def test_features_of_two_networks_are_not_compared(differing):
     for compare in (
         lambda: frechet_distance(FeatureStatistics.of(x), FeatureStatistics.of(y)),
         lambda: FeatureStatistics.of(x).merge(FeatureStatistics.of(y)),
-        lambda: kernel_distance(x, y, seed=0, block_size=4),
+        lambda: kernel_distance(x, y),
         lambda: precision_and_recall(x, y),
     ):
         with pytest.raises(NetworkMismatchError, match=message):
@@ -360,10 +447,12 @@ def test_too_few_images():
         frechet_distance(one, FeatureStatistics.of(few))
     with pytest.raises(ValueError, match="a covariance needs at least 2 images, got 0"):
         frechet_distance(FeatureStatistics.of(few), FeatureStatistics.empty(few.network))
-    with pytest.raises(ValueError, match=r"at least two blocks .* got 3 generated images, 3 of the reference"):
-        kernel_distance(few, few, seed=0)
-    with pytest.raises(ValueError, match=r"at least two blocks .* block_size=1"):
-        kernel_distance(few, few, seed=0, block_size=1)
+    with pytest.raises(ValueError, match=r"at least 3 images of a class, got 3 generated images, of .* class 1"):
+        kernel_distance(few, few, np.array([0, 0, 1]))
+    with pytest.raises(ValueError, match=r"at least 3 images of a class, got 1 images of the reference"):
+        kernel_distance(few, features_of(few.values[:1]))
+    with pytest.raises(ValueError, match=r"one class per image, got 3 generated images and classes of shape \(2,\)"):
+        kernel_distance(few, few, np.array([0, 0]))
     with pytest.raises(ValueError, match="more images than neighbours: got 3 generated images and 3 of"):
         precision_and_recall(few, few)
     with pytest.raises(ValueError, match="no images: the batches are empty"):

@@ -78,12 +78,18 @@ def frechet_name(network: AbstractFeatureNetwork | NetworkIdentity) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number and the standard deviation that it would show over repetitions with fresh samples."""
+    """A number and the standard deviation that it would show over repetitions with fresh samples, if that is known."""
 
     value: float
-    standard_error: float
+    standard_error: float | None = None
+
+    def __str__(self) -> str:
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        return f"{self.value:.4g}{error}"
 
     @classmethod
     def mean_of(cls, independent: Float[np.ndarray, " count"]) -> "Estimate":
-        """From at least two independent values of equal law."""
-        return cls(float(independent.mean()), float(independent.std(ddof=1) / math.sqrt(len(independent))))
+        """From independent values of equal law; of a single one no error is known."""
+        count = len(independent)
+        error = float(independent.std(ddof=1) / math.sqrt(count)) if count > 1 else None
+        return cls(float(independent.mean()), error)

@@ -15,8 +15,8 @@ and `v` the variance over paths of a single reading, noise included, the interva
 
     from gap^2 + v (exp(-t e / v) - 1)      to gap^2 + v (exp(t e / v) - 1) ,
 
-symmetric where noise is nearly all of `v`, and on a log scale where the gap is: a variance errs in proportion. It covers
-95% if the paths scatter about normally; paths so rare that none of those drawn is one of them are in no interval.
+symmetric where noise is nearly all of `v`, and on a log scale where the gap is: a variance errs in proportion. It
+covers 95% if the paths scatter about normally; paths so rare that none of those drawn is one of them are in no interval.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class Spread:
 
     @property
     def words(self) -> str:
-        """The standard deviation, or what can be said of it if the interval holds 0: never a 0 that was not measured."""
+        """The standard deviation, or what is known of it if the interval holds 0: never a 0 that was not measured."""
         if self.low > 0:
             return f"{self.value**0.5:.2g} ({self.low**0.5:.2g} to {self.high**0.5:.2g})"
         return f"not above noise, below {self.high**0.5:.2g}" if self.high > 0 else "not above noise"

@@ -19,6 +19,7 @@ from asyncpatch.metrics import (
     AbstractFeatureNetwork,
     Classifier,
     Estimate,
+    Features,
     FeatureStatistics,
     class_accuracy,
     collect_features,
@@ -34,6 +35,7 @@ from asyncpatch.metrics import (
     save_reference,
     ssim,
 )
+from asyncpatch.metrics.kernel import FEWEST
 from asyncpatch.metrics.networks import Lpips
 from asyncpatch.paths import raster
 from asyncpatch.plans import FixedPlan, Task, staged, synchronous
@@ -46,9 +48,6 @@ from experiments.parts.rows import Generation, Inpainting, Patches, RePaint, Rep
 KEPT = 5000
 """Images that are kept in memory for all scores but the Frechet distance, which streams."""
 
-KERNEL_BLOCKS = 10
-"""Blocks of the kernel distance, whose scatter is its error bar."""
-
 SHOWN = 8
 """Images in a row of a grid."""
 
@@ -59,7 +58,7 @@ it was, for which PSNR is infinite, does not make a mean infinite."""
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What a task gave. `calls` counts network calls per image; an error of NaN means that none is known."""
+    """What a task gave. `calls` counts network calls per image."""
 
     values: dict[str, Estimate]
     calls: int
@@ -95,16 +94,25 @@ def generation(
         real_statistics, data_hash = training_statistics(experiment, judge, reference)
     ours = collect_features(judge, in_batches(made))
     overlap = precision_and_recall(ours, theirs)
+    labels = np.asarray(labels_in_turn(len(made), experiment.network.num_classes))
     values = {
-        frechet_name(judge): Estimate(frechet_distance(statistics, real_statistics), math.nan),
-        f"KD-{judge.name}": kernel_distance(ours, theirs, 0, min(len(made), len(real)) // KERNEL_BLOCKS),
-        "precision": Estimate(overlap.precision, math.nan),
-        "recall": Estimate(overlap.recall, math.nan),
+        frechet_name(judge): Estimate(frechet_distance(statistics, real_statistics)),
+        **_kernel_distances(ours, theirs, labels),
+        "precision": Estimate(overlap.precision),
+        "recall": Estimate(overlap.recall),
     }
     if isinstance(judge, Classifier):
-        labels = labels_in_turn(len(made), experiment.network.num_classes)
         values["class accuracy"] = class_accuracy(judge, in_batches(made), labels)
     return Results(values, how.steps * _branches(how), data_hash, None, pictures.grid(made[: 4 * SHOWN], SHOWN))
+
+
+def _kernel_distances(ours: Features, theirs: Features, classes: Labels) -> dict[str, Estimate]:
+    """The kernel distance by its name, if there are images enough; ours are drawn class by class, theirs are not."""
+    least = min(np.unique(classes, return_counts=True)[1].min(), len(theirs))
+    if least < FEWEST:
+        print(f"no kernel distance: it needs {FEWEST} generated images of every class, got {least}", flush=True)
+        return {}
+    return {f"KD-{ours.network.name}": kernel_distance(ours, theirs, classes)}
 
 
 def generated_batches(
@@ -151,7 +159,7 @@ def inpainting(
     each = list(zip(made, real, known, strict=True))
     ours, theirs = (FeatureStatistics.of(collect_features(judge, in_batches(part))) for part in (made, real))
     values = {
-        frechet_name(judge): Estimate(frechet_distance(ours, theirs), math.nan),
+        frechet_name(judge): Estimate(frechet_distance(ours, theirs)),
         "PSNR": _mean([min(psnr(*one), ROUNDING_PSNR) for one in each]),
         "SSIM": _mean([ssim(*one) for one in each]),
     }
