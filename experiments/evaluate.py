@@ -93,9 +93,10 @@ def evaluate(
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}",
     }
     with rows.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        # A line that any reader of JSON can read: an error that is not known is null.
+        file.write(json.dumps(row, allow_nan=False) + "\n")
     for name, value in results.values.items():
-        print(f"{name}: {value.value:.4g} +- {value.standard_error:.2g}", flush=True)
+        print(f"{name}: {value}", flush=True)
     return row
 
 

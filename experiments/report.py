@@ -4,14 +4,13 @@
     python -m experiments.report rows.jsonl report --published paper.json
 
 Seconds; it writes `report.md`, `index.html` and a plot a metric. Rows of one law of training times and one task are
-put together: the mean over training seeds and the standard error of that mean. Figures that someone published go
-beside ours from a JSON file of `{"law": {"task": {"metric": number}}}`; none come with the code, because none could
+put together: the mean over training seeds and the standard error of that mean, if several. Figures that someone
+published go beside ours from a JSON file of `{"law": {"task": {"metric": number}}}`; none come with the code, because none could
 be checked against their source.
 """
 
 import html
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -98,8 +97,8 @@ def plot(cells: Cells, metric: str, path: Path) -> Path:
         for place, law in enumerate(names):
             values = laws.get(law, {}).get(metric, [])
             if values:
-                mean, error = summary(values)
-                axes.errorbar(mean, place, xerr=0.0 if math.isnan(error) else error, fmt="o", color="C0", capsize=3)
+                mean = summary(values)
+                axes.errorbar(mean.value, place, xerr=mean.standard_error, fmt="o", color="C0", capsize=3)
                 axes.plot(values, [place] * len(values), ".", color="C1", alpha=0.6, markersize=4)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.tick_params(axis="x", which="both", labelsize=8)

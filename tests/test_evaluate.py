@@ -41,7 +41,7 @@ from experiments.parts.tables import collect, line_names, run_names, summary
 from experiments.report import write_report
 from experiments.timestep_sampling import configuration
 
-COUNT = 20
+COUNT = 30  # three of each class, the fewest of which a kernel distance is measured
 FEW = Steps(steps=2)
 
 
@@ -150,6 +150,35 @@ def test_guidance_counts_both_branches_and_patches_take_turns(run, judge, tmp_pa
     assert row["calls_per_image"] == 4
 
 
+def refuse_constant(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+def test_an_error_that_is_not_known_is_null_and_no_number_is_printed_for_it(run, judge, rows, tmp_path, capsys):
+    for line in rows.read_text().splitlines():
+        values = json.loads(line, parse_constant=refuse_constant)["values"]
+        assert values["FD-classifier"]["standard_error"] is None
+    evaluate(run, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge)
+    printed = {line.partition(": ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "±" not in printed["FD-classifier"]
+    assert "±" in printed["KD-classifier"]
+    assert not any("nan" in line.lower() for line in printed.values())
+
+
+def test_rows_that_say_nan_are_read_as_those_that_say_null(rows, tmp_path):
+    former = tmp_path / "rows.jsonl"
+    former.write_text(rows.read_text().replace('"standard_error": null', '"standard_error": NaN'), encoding="utf-8")
+    with pytest.raises(ValueError, match="NaN is no JSON"):
+        json.loads(former.read_text().splitlines()[0], parse_constant=refuse_constant)
+    assert read_rows(former) == read_rows(rows)
+
+
+def test_too_few_images_of_a_class_leave_the_kernel_distance_out(run, judge, tmp_path, capsys):
+    values = evaluate(run, tmp_path / "rows.jsonl", Generation(COUNT - 1), FEW, judge)["values"]
+    assert "KD-classifier" not in values
+    assert "needs 3 generated images of every class, got 2" in capsys.readouterr().out
+
+
 def test_half_a_line_is_left_out(rows, tmp_path, capsys):
     copy = tmp_path / "rows.jsonl"
     copy.write_text(rows.read_text() + '{"identity": "cut', encoding="utf-8")
@@ -169,9 +198,11 @@ def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):
     published = {"AsyncPatch": {"generation": {"precision": 0.75}}}
     page = write_report([*found, other], tmp_path / "report", "A title", published)
     text = (tmp_path / "report" / "report.md").read_text()
-    mean, error = summary(collect([*found, other], ["AsyncPatch"] * 4)["generation"]["AsyncPatch"]["precision"])
-    assert error == pytest.approx(0.25)
-    assert f"{mean:.4g} ± 0.25 [0.75]" in text
+    mean = summary(collect([*found, other], ["AsyncPatch"] * 4)["generation"]["AsyncPatch"]["precision"])
+    assert mean.standard_error == pytest.approx(0.25)
+    assert f"{mean.value:.4g} ± 0.25 [0.75]" in text
+    assert "nan" not in text
+    assert "nan" not in page.read_text()
     assert "## inpainting, thin" in text
     assert "| AsyncPatch, RePaint | 1 |" in text
     assert found[0]["identity"] in text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 from asyncpatch.config import register, with_present_names
@@ -81,11 +82,19 @@ for setting in (Together, Patches, RePaint, Trailing, Replacement, Generation, I
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a file, none if it is not there. A line that a killed run left half written is skipped."""
+    """The rows of a file, none if it is not there. A line that a killed run left half written is skipped.
+
+    An error that is not known is None, also in rows of former releases, which wrote NaN.
+    """
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            rows.append(with_present_names(json.loads(line)))
+            row = with_present_names(json.loads(line))
         except json.JSONDecodeError:
             print(f"{path} has a line that is not whole; it is left out", flush=True)
+            continue
+        for estimate in row.get("values", {}).values():
+            error = estimate["standard_error"]
+            estimate["standard_error"] = None if error is None or math.isnan(error) else error
+        rows.append(row)
     return rows

@@ -3,10 +3,11 @@
 import dataclasses
 import html
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
+
+from asyncpatch.metrics import Estimate
 
 MOST_GRIDS = 12
 """Grids that a report shows, and that are kept beside rows that are published; commands make the others again."""
@@ -129,10 +130,9 @@ def finding_html(finding: Finding) -> str:
     return f"<h2>{html.escape(finding.title)}</h2><p>{html.escape(finding.note)}</p>{picture}<table>{body}</table>"
 
 
-def summary(values: list[float]) -> tuple[float, float]:
-    """The mean and its standard error; NaN for the error of a single value."""
-    mean = float(np.mean(values))
-    return mean, float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+def summary(values: list[float]) -> Estimate:
+    """The mean over seeds and its standard error, which a single value does not tell."""
+    return Estimate.mean_of(np.asarray(values, float))
 
 
 def _table(task: str, laws: dict, published: dict | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -149,10 +149,13 @@ def _cell(values: list[float], published: float | None) -> str:
     beside = "" if published is None else f" [{published:g}]"
     if not values:
         return "-" + beside
-    mean, error = summary(values)
+    found = summary(values)
+    mean, error = found.value, found.standard_error
+    if error is None:
+        return f"{mean:.4g}{beside}"
     # Two digits, of large errors too; what rounding alone leaves of equal values is no error.
     shown = f"{float(f'{error:.1e}') if error > 1e-12 * abs(mean) else 0:g}"
-    return (f"{mean:.4g}" if math.isnan(error) else f"{mean:.4g} ± {shown}") + beside
+    return f"{mean:.4g} ± {shown}{beside}"
 
 
 def all_metrics(cells: Cells) -> list[str]:
