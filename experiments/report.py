@@ -5,8 +5,8 @@
 
 Seconds; it writes `report.md`, `index.html` and a plot a metric. Rows of one law of training times and one task are
 put together: the mean over training seeds and the standard error of that mean, if several. Figures that someone
-published go beside ours from a JSON file of `{"law": {"task": {"metric": number}}}`; none come with the code, because none could
-be checked against their source.
+published go beside ours from a JSON file of `{"law": {"task": {"metric": number}}}`; none come with the code, because
+none could be checked against their source.
 """
 
 import html

@@ -16,7 +16,8 @@ and `v` the variance over paths of a single reading, noise included, the interva
     from gap^2 + v (exp(-t e / v) - 1)      to gap^2 + v (exp(t e / v) - 1) ,
 
 symmetric where noise is nearly all of `v`, and on a log scale where the gap is: a variance errs in proportion. It
-covers 95% if the paths scatter about normally; paths so rare that none of those drawn is one of them are in no interval.
+covers 95% if the paths scatter about normally; paths so rare that none of those drawn is one of them are in no
+interval.
 """
 
 import dataclasses
