@@ -397,22 +397,43 @@ def has_reader(pipe: Path) -> bool:
 
 
 KILLED_RUN = """
+import dataclasses
 import sys
-from asyncpatch.data.prepare import imagenet, prepare
-root, output, train, val, size = sys.argv[1:]
-prepare(imagenet(root, int(train), int(val)), int(size), output, images_per_shard=4, workers=1)
+from asyncpatch.data.prepare import AbstractOriginal, imagenet, prepare
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waiting(AbstractOriginal):
+    path: str
+
+    def read(self) -> bytes:
+        with open(self.path, "rb") as file:
+            return file.read()
+
+
+if __name__ == "__main__":
+    root, output, train, val, size = sys.argv[1:]
+    listed = imagenet(root, int(train), int(val))
+    originals = tuple(
+        Waiting(one.name, one.label, one.path) if i == 6 else one for i, one in enumerate(listed.splits["train"])
+    )
+    listed = dataclasses.replace(listed, splits={**listed.splits, "train": originals})
+    prepare(listed, int(size), output, images_per_shard=4, workers=1)
 """
 
 
 def test_killed_run_resumes_to_the_same_bytes(prepared, tmp_path):
-    """One image is a pipe that nobody writes to: the worker waits in the middle of the second shard, and is killed."""
+    """One image is a pipe that nobody writes to, which files are not allowed to be: it has an original of its own. The
+    worker waits in the middle of the second shard, and is killed.
+    """
     root, output = class_folders(tmp_path / "root"), tmp_path / "out"
     blocking = sorted(path for path in (root / "train").rglob("*.JPEG"))[6]
     content = blocking.read_bytes()
     blocking.unlink()
     os.mkfifo(blocking)
-    arguments = [str(value) for value in (root, output, TRAIN, VAL, SIZE)]
-    run = subprocess.Popen([sys.executable, "-c", KILLED_RUN, *arguments], cwd=ROOT)
+    (tmp_path / "killed_run.py").write_text(KILLED_RUN)
+    arguments = [str(value) for value in (tmp_path / "killed_run.py", root, output, TRAIN, VAL, SIZE)]
+    run = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     first = output / "train" / "records-00000-of-00004.json"
     wait_until(lambda: first.is_file() and any((output / "train").glob(".records-00001*.partial")))
     time.sleep(0.2)  # for the worker to come to the pipe

@@ -3,24 +3,31 @@
 A file is four bytes (0, 0, element type, number of axes), the length of each axis as a big-endian uint32, and
 then the elements. Type 8 is uint8, so images begin with 0x00000803 and labels with 0x00000801.
 
-Invariant: a file that is opened holds exactly as many bytes as its header promises.
+Invariant: a file that is opened holds exactly as many bytes as its header promises; a gzipped file expands to no more
+than these, and to no more than `asyncpatch.files.MAX_EXPANDED`.
 """
 
 import dataclasses
 import gzip
+import io
 import math
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from asyncpatch.data.base import AbstractSource, InMemoryRecords
+from asyncpatch.files import check_expanded, open_regular
 
 IMAGES_MAGIC = 0x00000803
 LABELS_MAGIC = 0x00000801
 GZIP_MAGIC = b"\x1f\x8b"
+DEFLATE_RATIO = 1032
+"""How many bytes one byte of a gzip file stands for at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,34 +55,55 @@ class IdxFiles(AbstractSource):
 
 def read_idx(path: Path, magic: int) -> UInt8[np.ndarray, "..."]:
     """The uint8 array in an IDX file that must begin with `magic`. Raises `ValueError` on a damaged or wrong file."""
-    content = _read_bytes(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no IDX file at {path}; check the path")
+    with open_regular(path) as file:
+        stored = os.fstat(file.fileno()).st_size
+        zipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if not zipped:
+            return _read(path, file, magic, lambda expanded: min(expanded, stored))
+        try:
+            with gzip.GzipFile(fileobj=file) as content:
+                return _read(path, content, magic, lambda expanded: _allowed(path, expanded, stored))
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is a damaged or cut gzip file ({error}); fetch it again") from error
+
+
+def _allowed(path: Path, expanded: int, stored: int) -> int:
+    if expanded > DEFLATE_RATIO * stored:
+        raise ValueError(
+            f"{path} is a damaged or cut gzip file (its header promises {expanded:,} bytes, which no gzip file of "
+            f"{stored:,} bytes can hold); fetch it again"
+        )
+    check_expanded(path, expanded, stored)
+    return expanded
+
+
+def _read(path: Path, file: io.BufferedIOBase, magic: int, allowed: Callable[[int], int]) -> UInt8[np.ndarray, "..."]:
+    """`allowed` says how many of the bytes that the header promises may be asked for, or raises."""
     axes = magic & 0xFF
     header = struct.Struct(f">I{axes}I")
-    if len(content) < header.size:
-        raise ValueError(f"{path} is cut: an IDX header takes {header.size} bytes, got {len(content)}; fetch it again")
-    found, *shape = header.unpack_from(content)
+    start = file.read(header.size)
+    if len(start) < header.size:
+        raise ValueError(f"{path} is cut: an IDX header takes {header.size} bytes, got {len(start)}; fetch it again")
+    found, *shape = header.unpack(start)
     if found != magic:
         raise ValueError(
             f"{path} begins with 0x{found:08x}, expected 0x{magic:08x}; images begin with 0x{IMAGES_MAGIC:08x} and "
             f"labels with 0x{LABELS_MAGIC:08x}: check that the file is IDX and that the two are not swapped"
         )
-    if len(content) - header.size != math.prod(shape):
+    promised = math.prod(shape)
+    values = np.empty(allowed(promised), np.uint8)
+    count = 0
+    while count < len(values) and (more := file.readinto(values.data[count:])):
+        count += more
+    count += len(file.read(1))  # so that what follows the array is seen, and a checksum is compared
+    if count != promised:
         raise ValueError(
-            f"{path} should hold {math.prod(shape)} bytes for its shape {tuple(shape)}, "
-            f"got {len(content) - header.size}; fetch it again"
+            f"{path} should hold {promised} bytes for its shape {tuple(shape)}, "
+            f"got {count}{' or more' if count > promised else ''}; fetch it again"
         )
     if 0 in shape:
         raise ValueError(f"{path} holds no data: its shape is {tuple(shape)}; give a file with at least one element")
-    return np.frombuffer(content, np.uint8, offset=header.size).reshape(shape)
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"no IDX file at {path}; check the path")
-    content = path.read_bytes()
-    if not content.startswith(GZIP_MAGIC):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged or cut gzip file ({error}); fetch it again") from error
+    return values.reshape(shape)

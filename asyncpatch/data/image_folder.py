@@ -3,7 +3,7 @@
 `open()` decodes every file once, in threads, so that a damaged file is found before training and not in its
 middle. Damaged files are counted, named in the log and left out; too large a share of them is an error.
 
-Whatever a file holds becomes a square RGB image of 8 bits, as `asyncpatch/data/images.py` says.
+Whatever a file holds becomes a square RGB image of 8 bits, as `asyncpatch/data/images.py` says, or counts as damaged.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ class ImageFolder(AbstractSource):
         def complaint(path: str) -> str | None:
             try:
                 read_image(path, self.size)
-            except Exception as error:  # on damaged files Pillow's readers raise errors of nearly every kind
+            except (ValueError, OSError) as error:
                 return f"{type(error).__name__}: {error}"
             return None
 
@@ -120,4 +120,8 @@ def _list_images(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
 
 def _image_files(folder: Path) -> list[Path]:
     found = folder.rglob("*")
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    )

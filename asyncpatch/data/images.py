@@ -1,8 +1,7 @@
-"""Any image file to a square RGB image of 8 bits: the one decoder of everything that reads image files.
+"""Any image file to a square RGB image of 8 bits: what folders and prepared data sets are made of.
 
-In this order: the file is decoded whole, and a file that ends early is an error; its rotation tag (EXIF) is applied; it
-becomes RGB of 8 bits, where 16-bit values keep their high byte, transparent pixels show white, and grey, CMYK and
-palettes are converted as Pillow does; the largest centred square is cut out; the square is brought to `size`.
+The file is decoded as `asyncpatch/image_files.py` says, the largest centred square is cut out, and the square is
+brought to `size`.
 
 Shrinking takes areas: an output pixel is the mean of the stored values (gamma as stored) over the square of the input
 that it covers, input pixels on its border counting by the part inside. The mean is exact and rounded once, halves up,
@@ -18,34 +17,38 @@ A square smaller than `size` is enlarged with Pillow's bicubic filter.
 """
 
 import io
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from PIL import ExifTags, Image
+from PIL import Image
 
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What shows an image upright, by the value of its rotation tag."""
+from asyncpatch.image_files import read_rgb
 
 
-def read_image(file: str | io.BytesIO, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Decode a file and bring it to a square RGB image. Raises what Pillow raises on a file that it cannot decode."""
-    with Image.open(file) as opened:
-        opened.load()
-        image = _to_rgb(_upright(opened))
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    if side >= size:
-        return shrink(np.asarray(square), size)
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+def read_image(file: str | Path | io.BytesIO, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """Decode a file and bring it to a square RGB image. Raises `ImageFileError` on one that it cannot decode."""
+    return to_square(read_rgb(file), size)
+
+
+def to_square(
+    image: UInt8[np.ndarray, "height width channel"], size: int
+) -> UInt8[np.ndarray, "{size} {size} channel"]:
+    """The largest centred square, brought to `size`."""
+    height, width, _ = image.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return resize(image[top : top + side, left : left + side], size)
+
+
+def resize(image: UInt8[np.ndarray, "side side channel"], size: int) -> UInt8[np.ndarray, "{size} {size} channel"]:
+    """Means over areas if it is to become smaller, Pillow's bicubic filter if larger."""
+    if len(image) >= size:
+        return shrink(image, size)
+    channels = [
+        Image.fromarray(image[..., i]).resize((size, size), Image.Resampling.BICUBIC) for i in range(image.shape[2])
+    ]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
 
 
 def shrink(image: UInt8[np.ndarray, "side side channel"], size: int) -> UInt8[np.ndarray, "{size} {size} channel"]:
@@ -68,25 +71,3 @@ def _sums(values: Integer[np.ndarray, "side width"], size: int, total: type) -> 
         overlap = np.minimum((part + 1) * side, (row + 1) * size) - np.maximum(part * side, row * size)
         sums += values[np.minimum(row, side - 1)] * overlap.clip(0).astype(total)[:, None]
     return sums
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        tag = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken tags raise errors of many kinds, and say nothing about the pixels
-        tag = None
-    turn = TURNS.get(tag)
-    return image if turn is None else image.transpose(turn)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("holds floating-point pixels of unknown range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit values at 255 instead of scaling them.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

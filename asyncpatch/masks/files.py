@@ -12,11 +12,12 @@ from jaxtyping import Array, Bool
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
+from asyncpatch.image_files import read_black_and_white
 from asyncpatch.masks.polarity import Polarity, known_from_ones, ones_from_known
 from asyncpatch.shapes import Known
 
-WHITE, BLACK = 255, 0
-"""The two values of a mask file."""
+WHITE = 255
+"""What a mask file holds beside zeros."""
 
 POLARITY_CHUNK = "Mask polarity"
 """Keyword of the text chunk; its text is the value of a `Polarity`."""
@@ -36,26 +37,24 @@ def write_known(path: Path, known: Bool[Array | np.ndarray, "height width"], pol
 def read_known(path: Path, polarity: Polarity, height: int, width: int) -> Known:
     """The known region in an image file, whose white pixels mean what `polarity` says.
 
-    Raises `ValueError` if the file says otherwise, is not of this size, is not pure black and white, or has
-    transparent pixels.
+    Raises `ValueError` if the file says otherwise, is not of this size, is not pure black and white, has transparent
+    pixels, or is no image that `asyncpatch.image_files` understands.
     """
-    with Pillow.open(path) as file:
-        stated = file.info.get(POLARITY_CHUNK, polarity.value)
-        see_through = file.has_transparency_data and file.convert("RGBA").getchannel("A").getextrema() != (WHITE, WHITE)
-        values = np.asarray(file.convert("L"))
+    picture = read_black_and_white(path)
+    stated = picture.texts.get(POLARITY_CHUNK, polarity.value)
     if stated != polarity.value:
         raise ValueError(
             f"{path} says of itself that {stated}, but is read as if {polarity.value}; give the polarity that it states"
         )
-    if see_through:
+    if picture.see_through:
         raise ValueError(
             f"{path} has transparent pixels, and a mask is told by black and white alone; save it without an alpha "
             "channel, after painting the transparent pixels black or white"
         )
-    grey = ~np.isin(values, (WHITE, BLACK))
+    grey = ~(picture.white | picture.black)
     if grey.any():
         raise ValueError(
             f"a mask is white or black and nothing between (here {polarity.value}), but {grey.sum()} pixels of {path} "
             "are grey; save it without compression losses and without smoothing"
         )
-    return known_from_ones(values == WHITE, polarity, height, width)
+    return known_from_ones(picture.white, polarity, height, width)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from asyncpatch.files import open_regular, read_npz
+
 DESCRIPTION = "description"
 """Holds the JSON as bytes, beside the arrays."""
 
@@ -40,9 +42,8 @@ def read_archive(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, np.nd
     if not path.is_file():
         raise FileNotFoundError(f"no {kind} at {path}; check the path, or make the file first")
     try:
-        # NumPy leaves a file open that it cannot read, unless it was handed one.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with open_regular(path) as file:
+            arrays = read_npz(path, file)
         description = json.loads(arrays.pop(DESCRIPTION).tobytes())
         found = description.pop("kind")
     except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:

@@ -10,6 +10,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from asyncpatch.files import open_regular
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AbstractOriginal(abc.ABC):
@@ -37,7 +39,7 @@ class FileOriginal(AbstractOriginal):
     """Up to the end of the file if None."""
 
     def read(self) -> bytes:
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             file.seek(self.start)
             content = file.read(self.length)
         if self.length is not None and len(content) < self.length:

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import PIL
 from array_record.python.array_record_module import (  # ty: ignore[import-not-found]  (compiled)
     ArrayRecordReader,
     ArrayRecordWriter,
@@ -28,6 +27,7 @@ from asyncpatch.data.convert import WRITER_OPTIONS
 from asyncpatch.data.images import read_image
 from asyncpatch.data.prepare.originals import AbstractOriginal
 from asyncpatch.data.record_format import encode_record
+from asyncpatch.image_files import ImageFileError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +109,8 @@ def _encode(original: AbstractOriginal, size: int) -> bytes:
     try:
         with warnings.catch_warnings(action="ignore"):  # of broken tags, of which ImageNet has a few
             image = read_image(io.BytesIO(content), size)
-    except MemoryError:
-        raise
-    except Exception as error:  # on damaged files Pillow's readers raise errors of nearly every kind
-        # Pillow names the buffer by its address in memory, which no two runs have in common.
-        reason = "is no image of a known kind" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
-        raise DamagedError(f"{type(error).__name__}: {reason}") from error
+    except ImageFileError as error:
+        raise DamagedError(str(error)) from error
     return encode_record({"image": image, "label": np.asarray(original.label, np.int32)})
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from asyncpatch.files import check_zip, read_npz
+
 _LEGACY_TORCH_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 """The first pickle of every file that PyTorch wrote before 1.6: one number, the same for all files."""
 
@@ -41,11 +43,11 @@ def arrays_in(content: bytes) -> dict[str, np.ndarray]:
         return _flatten(_legacy_torch(io.BytesIO(content), len(content)))
     if zipfile.is_zipfile(io.BytesIO(content)):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            check_zip("it", archive, len(content))
             pickles = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
             if pickles:
                 return _flatten(_zipped_torch(archive, pickles[0].removesuffix("data.pkl")))
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return dict(arrays)
+        return read_npz("it", io.BytesIO(content))
     if content.startswith(b"\x80"):
         return _flatten(_NumpyUnpickler(io.BytesIO(content)).load())
     raise ValueError("it starts like no file of PyTorch, npz or pickle")
