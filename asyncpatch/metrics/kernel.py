@@ -78,7 +78,7 @@ class _Strata:
         if given.shape != (len(features),):
             raise ValueError(f"give one class per image, got {len(features)} {what} and classes of shape {given.shape}")
         _, index, counts = np.unique(given, return_inverse=True, return_counts=True)
-        if not len(counts) or counts.min() < FEWEST:
+        if not len(counts) or np.min(counts) < FEWEST:
             raise ValueError(
                 f"an error bar of a kernel distance needs at least {FEWEST} images of a class, got {len(features)} "
                 f"{what}, of the smallest class {min(counts, default=0)}; give more images"

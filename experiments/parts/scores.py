@@ -108,7 +108,8 @@ def generation(
 
 def _kernel_distances(ours: Features, theirs: Features, classes: Labels) -> dict[str, Estimate]:
     """The kernel distance by its name, if there are images enough; ours are drawn class by class, theirs are not."""
-    least = min(np.unique(classes, return_counts=True)[1].min(), len(theirs))
+    _, counts = np.unique(classes, return_counts=True)
+    least = min(int(np.min(counts)), len(theirs))
     if least < FEWEST:
         print(f"no kernel distance: it needs {FEWEST} generated images of every class, got {least}", flush=True)
         return {}
