@@ -64,7 +64,7 @@ def test_golden_names_a_class_that_has_moved_since():
 
 def test_a_class_that_moves_again_is_found(golden, monkeypatch):
     """Whoever moves a class changes one line of the table, and no file."""
-    elsewhere = type(sys)("asyncpatch.elsewhere")
+    elsewhere = type(sys)("elsewhere")
     elsewhere.RectifiedFlow = type("RectifiedFlow", (RectifiedFlow,), {"__module__": elsewhere.__name__})
     monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
     monkeypatch.setitem(names.PACKAGE, "RectifiedFlow", f"{elsewhere.__name__}.RectifiedFlow")
