@@ -9,6 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # Compilations are counted, and nothing is written outside of temporary folders.
 os.environ["ASYNCPATCH_CACHE"] = "off"
+# Several test processes share the machine: none holds on to memory that it does not use.
+os.environ["ASYNCPATCH_MEMORY"] = "off"
 
 import jax
 
