@@ -20,6 +20,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from asyncpatch.ranges import check_number
+
+MAX_LOG_SNR = 80.0
+"""Either way: beyond, `alpha^2` or `sigma^2` is no normal float32 above 0."""
+
 
 def safe_divide(numerator: Float[Array, "*shape"], denominator: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`numerator / denominator`, and 0 where the denominator is exactly 0. Gradients stay finite there.
@@ -173,3 +178,5 @@ def _check_log_snr_range(max_log_snr: float, min_log_snr: float) -> None:
             f"log-SNR must fall between two finite ends, got max_log_snr={max_log_snr}, min_log_snr={min_log_snr}; "
             "give a finite max_log_snr above a finite min_log_snr"
         )
+    for name, value in {"max_log_snr": max_log_snr, "min_log_snr": min_log_snr}.items():
+        check_number(name, value, lambda end: abs(end) <= MAX_LOG_SNR, f"between -{MAX_LOG_SNR} and {MAX_LOG_SNR}")

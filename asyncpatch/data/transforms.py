@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from asyncpatch.ranges import check_counts
+
 HALF_RANGE = 127.5  # half of the largest uint8: the value that maps to 0
 
 
@@ -71,6 +73,9 @@ class PadTo(AbstractTransform):
 
     height: int
     width: int
+
+    def __post_init__(self):
+        check_counts(height=self.height, width=self.width)
 
     def __call__(
         self, image: UInt8[np.ndarray, "height width channel"], rng: np.random.Generator

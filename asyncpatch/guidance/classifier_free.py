@@ -9,11 +9,13 @@ the same mix holds for each of them. Invariant: `w = 1` is off, `w = 0` ignores 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser, Prediction
+from asyncpatch.ranges import check_guidance
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 
 
@@ -22,13 +24,19 @@ def _as_weight(weight: ArrayLike) -> Float[Array, ""]:
 
 
 class ClassifierFree(AbstractDenoiser):
-    """Another denoiser, guided by its own answer to `NULL_LABEL`. Source: paper §3.3.
+    """Another denoiser, guided by its own answer to `NULL_LABEL`. Raises `ValueError` for a weight that is not finite.
+
+    Source: paper §3.3.
 
     The weight is an array, so that one compiled program serves all weights. Both branches run as a batch of two.
     """
 
     denoiser: AbstractDenoiser
     weight: Float[Array, ""] = eqx.field(converter=_as_weight)
+
+    def __check_init__(self):
+        if eqx.is_array(self.weight) and not isinstance(self.weight, Tracer):
+            check_guidance(float(self.weight))
 
     @property
     def schedule(self) -> AbstractNoiseSchedule:

@@ -17,6 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
+from asyncpatch.ranges import check_number
+
+MAX_BIAS = 30
+"""Of a log-SNR: the weights of two times then differ by 13 orders of magnitude, which float32 cannot tell apart."""
 
 
 class AbstractWeighting(eqx.Module):
@@ -50,6 +54,9 @@ class SiD2(AbstractWeighting):
     """
 
     bias: float = 2.0
+
+    def __check_init__(self):
+        check_number("bias", self.bias, lambda bias: abs(bias) <= MAX_BIAS, f"between -{MAX_BIAS} and {MAX_BIAS}")
 
     def __call__(self, schedule: AbstractNoiseSchedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         alpha, alpha_slope = jax.jvp(schedule.alpha, (t,), (jnp.ones_like(t),))

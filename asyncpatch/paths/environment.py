@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from asyncpatch.paths.base import AbstractPath, AbstractPathLaw
 from asyncpatch.paths.clock import time_of_clock
 from asyncpatch.paths.patches import check_patch_sizes, draw_patch_size
+from asyncpatch.ranges import check_number
 from asyncpatch.shapes import TimeField
 from asyncpatch.tokens import share_over_patches
 
@@ -31,6 +32,10 @@ NEAREST_END = 1e-30
 
 LONGEST_LOG_CLOCK = 7.0
 """The logarithm of a clock at which `1 - t` is 0, in float64 as well."""
+
+
+MAX_SPREAD = 1e30
+"""Times the logarithm of an exponential variable, it is still a float32."""
 
 
 class EnvironmentPath(AbstractPath):
@@ -67,6 +72,7 @@ class Environment(AbstractPathLaw):
                 f"spread must be two numbers (least, most) with 0 <= least <= most, got {self.spread}; "
                 "give (1.0, 1.0) for the paper's walk"
             )
+        check_number("spread", float(self.spread[1]), lambda most: most <= MAX_SPREAD, f"at most {MAX_SPREAD:g}")
 
     def sample(self, key: PRNGKeyArray, height: int, width: int) -> EnvironmentPath:
         spread_key, patch_key, rate_key = jr.split(key, 3)

@@ -15,6 +15,7 @@ from asyncpatch.losses import AbstractWeighting, denoising_loss
 from asyncpatch.nn import AbstractNetworkConfig, DroppingDenoiser, NetworkDenoiser
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser
+from asyncpatch.ranges import check_counts
 from asyncpatch.shapes import Image, Label
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import TrainConfig
@@ -34,6 +35,9 @@ class DataConfig:
     shape: tuple[int, int, int]
     """Height, width and channels of an image after the transforms: what the network was made for."""
     batch_size: int
+
+    def __post_init__(self):
+        check_counts(batch_size=self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)

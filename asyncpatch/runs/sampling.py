@@ -13,6 +13,7 @@ from asyncpatch.masks import Border, Extrema
 from asyncpatch.paths import raster
 from asyncpatch.plans import Task, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
+from asyncpatch.ranges import check_counts, check_guidance, check_seed, check_share
 from asyncpatch.sampling import DDIM, History, sample_with_history
 from asyncpatch.shapes import NULL_LABEL, Known
 
@@ -34,6 +35,13 @@ class SamplingConfig:
     overlap: float = 0.5
     """Share of its steps that a patch of autoregressive sampling has in common with the next one."""
     seed: int = 0
+
+    def __post_init__(self):
+        check_counts(steps=self.steps, patch=self.patch)
+        check_guidance(self.guidance)
+        for name in ("eta", "trail", "overlap"):
+            check_share(name, getattr(self, name))
+        check_seed(self.seed)
 
 
 def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Task]:

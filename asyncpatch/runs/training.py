@@ -14,6 +14,7 @@ from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, R
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
+from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, open_batches
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
@@ -46,6 +47,16 @@ def configure(
 
     Raises `ValueError` for an unknown preset or for images that it cannot take.
     """
+    check_counts(batch_size=batch_size, **({} if pad_to is None else {"pad_to": pad_to}))
+    # What is wrong with a number is said before the data is opened, which may take long, or is blamed.
+    trainer = TrainConfig(
+        num_classes=0,
+        optimizer=optimizer or OptimizerConfig(),
+        ema_decay=ema_decay,
+        label_dropout=label_dropout,
+        accumulation=accumulation,
+        seed=seed,
+    )
     records = source.open()
     height, width, channels = records.shape if pad_to is None else (pad_to, pad_to, records.shape[2])
     num_classes = len(records.class_names)
@@ -66,14 +77,7 @@ def configure(
         schedule=schedule or RectifiedFlow(),
         timesteps=timesteps,
         weighting=weighting or SiD2(),
-        training=TrainConfig(
-            num_classes=num_classes,
-            optimizer=optimizer or OptimizerConfig(),
-            ema_decay=ema_decay,
-            label_dropout=label_dropout,
-            accumulation=accumulation,
-            seed=seed,
-        ),
+        training=dataclasses.replace(trainer, num_classes=num_classes),
     )
 
 
@@ -90,6 +94,10 @@ def train_run(
 
     With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end.
     """
+    check_number("workers", workers, lambda count: count >= 0, "at least 0")
+    check_number(
+        "fsdp", fsdp, lambda parts: parts >= 1 and jax.device_count() % parts == 0, f"a divisor of {jax.device_count()}"
+    )
     keep_compiled()
     training, held_out = open_batches(experiment, workers)
     return train(

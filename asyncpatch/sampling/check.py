@@ -9,8 +9,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from asyncpatch.plans import AbstractPlan, Task
+from asyncpatch.plans import AbstractPlan, FixedPlan, Task
 from asyncpatch.process import AbstractDenoiser, check_labels
+
+LARGEST = 8.0
+"""Of a given value. Images lie in [-1, 1], latents and toy data within a few standard deviations of 1: beyond it is a
+picture of 0..255 that nobody scaled."""
 
 
 def check_inputs(
@@ -29,6 +33,7 @@ def check_inputs(
             f"got {task.known.shape}"
         )
     plan = task.plan
+    _check_given(image, task)
     _check_plan_axes(plan, image.shape[0], plan_axes)
     axis = None if plan_axes is None else eqx.if_array(plan_axes)
     # A plan of the wrong size says so in `init`; asking for its shape alone computes nothing.
@@ -46,6 +51,25 @@ def _check_image(image: Array) -> None:
         raise ValueError(
             f"the image has the value {image[where]} at (batch, row, column, channel) = {where}; "
             "give finite values, and zeros where nothing is known"
+        )
+
+
+def _check_given(image: Array, task: Task) -> None:
+    """Refuse pixels that are on another scale, where the sampler reads them."""
+    read = np.zeros(image.shape[:3], bool)
+    if task.known is not None and not isinstance(task.known, Tracer):
+        read |= np.asarray(task.known)
+    times = task.plan.times if isinstance(task.plan, FixedPlan) else None
+    if times is not None and times.ndim == 3 and times.shape[1:] == image.shape[1:3] and not isinstance(times, Tracer):
+        read |= np.asarray(times[0] < 1)
+    if isinstance(image, Tracer) or not read.any():
+        return
+    wrong = read[..., None] & (np.abs(np.asarray(image)) > LARGEST)
+    if wrong.any():
+        where = tuple(int(index) for index in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"images are floats in [-1, 1], and the given one has the value {image[where]:.6g} at (batch, row, column, "
+            f"channel) = {where}; bring 0..255 to that range with asyncpatch.data.to_float"
         )
 
 

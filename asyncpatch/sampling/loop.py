@@ -24,6 +24,7 @@ from asyncpatch.plans import AbstractPlan, Task
 from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.sampling.base import AbstractStepRule
 from asyncpatch.sampling.check import check_inputs
+from asyncpatch.sampling.faults import Fault, fault_at_end, fault_at_start, fault_of_step, raise_fault
 from asyncpatch.shapes import Image, Known, Label, TimeField
 
 
@@ -48,10 +49,15 @@ def sample(
 
     `image` holds the known pixels, and zeros (or anything finite) where nothing is known; `label` may hold
     `NULL_LABEL`. `plan_axes` is an axis as for `jax.vmap`: None shares one plan, 0 reads a plan per image from the
-    leading axis of the plan's arrays. Raises `ValueError` or `TypeError` for inputs that do not fit, before compute.
+    leading axis of the plan's arrays. Raises `ValueError` or `TypeError` for inputs that do not fit, before compute, and
+    `SamplingError` if the sample stops being finite or a plan turns out to be none, as `asyncpatch.sampling.faults`
+    says.
     """
     check_inputs(denoiser, task, image, label, plan_axes)
-    return _images(plan_axes, key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
+    inputs = (key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
+    images, faults = _images(plan_axes, *inputs)
+    raise_fault(faults, task.plan.steps)
+    return images
 
 
 def sample_with_history(
@@ -75,7 +81,9 @@ def sample_with_history(
         raise ValueError(f"a plan of {steps} steps has no {frames} frames; ask for 1 to {steps}")
     picks = jnp.asarray(np.linspace(0, steps - 1, frames).round().astype(np.int32))
     inputs = (key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
-    return _images_and_frames(picks, plan_axes, *inputs)
+    images, faults, history = _images_and_frames(picks, plan_axes, *inputs)
+    raise_fault(faults, steps)
+    return images, history
 
 
 def _known(task: Task, image: Float[Array, "batch height width channel"]) -> Bool[Array, "batch height width"]:
@@ -84,16 +92,17 @@ def _known(task: Task, image: Float[Array, "batch height width channel"]) -> Boo
 
 
 @eqx.filter_jit
-def _images(plan_axes: Literal[0] | None, *inputs: PyTree) -> Float[Array, "batch height width channel"]:
-    return _batch(plan_axes, *inputs)[0]
+def _images(plan_axes: Literal[0] | None, *inputs: PyTree) -> tuple[Float[Array, "batch height width channel"], Fault]:
+    images, faults, _ = _batch(plan_axes, *inputs)
+    return images, faults
 
 
 @eqx.filter_jit
 def _images_and_frames(
     picks: Int[Array, " frames"], plan_axes: Literal[0] | None, *inputs: PyTree
-) -> tuple[Float[Array, "batch height width channel"], History]:
-    images, (times, data) = _batch(plan_axes, *inputs)
-    return images, History(times[:, picks], data[:, picks])
+) -> tuple[Float[Array, "batch height width channel"], Fault, History]:
+    images, faults, (times, data) = _batch(plan_axes, *inputs)
+    return images, faults, History(times[:, picks], data[:, picks])
 
 
 def _batch(
@@ -119,8 +128,8 @@ def _generate(
     image: Image,
     label: Label,
     rule: AbstractStepRule,
-) -> tuple[Image, tuple[Float[Array, "steps height width"], Float[Array, "steps height width channel"]]]:
-    """One image; the time field and the data estimate of every step."""
+) -> tuple[Image, Fault, tuple[Float[Array, "steps height width"], Float[Array, "steps height width channel"]]]:
+    """One image; what went wrong first; the time field and the data estimate of every step."""
     schedule = denoiser.schedule
     start_key, steps_key = jr.split(key)
 
@@ -132,18 +141,20 @@ def _generate(
     noised = corrupt(schedule, image, t, jr.normal(start_key, image.shape, image.dtype))
     z = jnp.where((t == 0)[..., None], image, noised)
 
-    def step(carry, _):
-        z, planned, plan_state, rule_state, key = carry
+    def step(carry, number):
+        z, planned, plan_state, rule_state, key, fault = carry
         key, rule_key = jr.split(key)
         t = field(planned)
         prediction = _with_known(denoiser(z, t, label), schedule, z, t, image, known)
         plan_state, following = plan.next(plan_state, planned, prediction)
         z, rule_state = rule(schedule, z, prediction, t, field(following), rule_state, rule_key)
-        return (z, following, plan_state, rule_state, key), (t, prediction.data)
+        fault = fault_of_step(fault, number, z, planned, following)
+        return (z, following, plan_state, rule_state, key, fault), (t, prediction.data)
 
-    carry = (z, planned, plan_state, rule.init(z), steps_key)
-    (z, *_), history = jax.lax.scan(step, carry, None, length=plan.steps)
-    return jnp.where(known[..., None], image, z), history
+    numbers = jnp.arange(1, plan.steps + 1, dtype=jnp.int32)
+    carry = (z, planned, plan_state, rule.init(z), steps_key, fault_at_start(planned))
+    (z, planned, *_, fault), history = jax.lax.scan(step, carry, numbers)
+    return jnp.where(known[..., None], image, z), fault_at_end(fault, plan.steps, planned), history
 
 
 def _with_known(

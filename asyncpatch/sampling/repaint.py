@@ -23,6 +23,7 @@ from asyncpatch.plans import Task, synchronous
 from asyncpatch.process import AbstractDenoiser, corrupt
 from asyncpatch.sampling.base import AbstractStepRule
 from asyncpatch.sampling.check import check_inputs
+from asyncpatch.sampling.faults import Fault, fault_at_start, not_finite, raise_fault
 from asyncpatch.shapes import Image, Known, Label
 
 
@@ -68,10 +69,12 @@ def repaint(
 ) -> Float[Array, "batch height width channel"]:
     """Fill the unknown pixels of a batch of images, which share one known region or have one each.
 
-    Raises `ValueError` or `TypeError` for inputs that do not fit.
+    Raises `ValueError` or `TypeError` for inputs that do not fit, and `SamplingError` for images that are not finite.
     """
     check_inputs(denoiser, Task(synchronous(1, *image.shape[1:3]), known), image, label, None)
-    return _batch(key, denoiser, times, image, jnp.broadcast_to(known, image.shape[:3]), label, rule)
+    images, faults = _batch(key, denoiser, times, image, jnp.broadcast_to(known, image.shape[:3]), label, rule)
+    raise_fault(faults, len(times.before))
+    return images
 
 
 @eqx.filter_jit
@@ -81,7 +84,7 @@ def _batch(
     times: RePaintTimes,
     image: Float[Array, "batch height width channel"],
     *inputs: object,
-) -> Float[Array, "batch height width channel"]:
+) -> tuple[Float[Array, "batch height width channel"], Fault]:
     fill = eqx.filter_vmap(_fill, in_axes=(0, None, None, 0, 0, 0, None))
     return fill(jr.split(key, image.shape[0]), denoiser, times, image, *inputs)
 
@@ -94,25 +97,27 @@ def _fill(
     known: Known,
     label: Label,
     rule: AbstractStepRule,
-) -> Image:
+) -> tuple[Image, Fault]:
     schedule = denoiser.schedule
     start_key, steps_key = jr.split(key)
 
     def step(carry, at):
-        z, rule_state, key = carry
+        z, rule_state, key, fault = carry
         key, rule_key, known_key, jump_key = jr.split(key, 4)
-        t, s, risen = (jnp.full(known.shape, time) for time in at)
+        t, s, risen = (jnp.full(known.shape, time) for time in at[1:])
         prediction = denoiser(z, t, label)
         moved, rule_state = rule(schedule, z, prediction, t, s, rule_state, rule_key)
         pasted = corrupt(schedule, image, s, jr.normal(known_key, image.shape, image.dtype))
         z = jnp.where(known[..., None], pasted, moved)
-        return (_noise_up(jump_key, schedule, z, s, risen), rule_state, key), None
+        z, fault = _noise_up(jump_key, schedule, z, s, risen), not_finite(fault, at[0], z, s)
+        return (z, rule_state, key, fault), None
 
     t = jnp.full(known.shape, times.before[0])
     z = corrupt(schedule, image, t, jr.normal(start_key, image.shape, image.dtype))
-    carry = (z, rule.init(z), steps_key)
-    (z, *_), _ = jax.lax.scan(step, carry, (times.before, times.after, times.risen))
-    return jnp.where(known[..., None], image, z)
+    carry = (z, rule.init(z), steps_key, fault_at_start(t))
+    calls = jnp.arange(1, len(times.before) + 1, dtype=jnp.int32)
+    (z, *_, fault), _ = jax.lax.scan(step, carry, (calls, times.before, times.after, times.risen))
+    return jnp.where(known[..., None], image, z), fault
 
 
 def _noise_up(

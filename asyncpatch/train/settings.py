@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from asyncpatch.ranges import check_counts, check_number, check_seed, check_share
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -26,12 +28,12 @@ class OptimizerConfig:
     max_gradient_norm: float = 1.0
 
     def __post_init__(self):
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
-        _check("warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "at least 0")
-        _check("b1", self.b1, 0 <= self.b1 < 1, "in [0, 1)")
-        _check("b2", self.b2, 0 <= self.b2 < 1, "in [0, 1)")
-        _check("eps", self.eps, self.eps > 0, "above 0")
-        _check("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm > 0, "above 0")
+        check_number("learning_rate", self.learning_rate, lambda x: x > 0, "above 0")
+        check_number("warmup_steps", self.warmup_steps, lambda x: x >= 0, "at least 0")
+        check_number("b1", self.b1, lambda x: 0 <= x < 1, "in [0, 1)")
+        check_number("b2", self.b2, lambda x: 0 <= x < 1, "in [0, 1)")
+        check_number("eps", self.eps, lambda x: x > 0, "above 0")
+        check_number("max_gradient_norm", self.max_gradient_norm, lambda x: x > 0, "above 0")
 
     def learning_rate_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The rate of the update made after `step` others: the first update already moves."""
@@ -62,11 +64,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _check("num_classes", self.num_classes, self.num_classes >= 0, "at least 0")
-        _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
-        _check("label_dropout", self.label_dropout, 0 <= self.label_dropout <= 1, "in [0, 1]")
-        _check("accumulation", self.accumulation, self.accumulation >= 1, "at least 1")
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "in [0, 2^32)")
+        check_number("num_classes", self.num_classes, lambda x: x >= 0, "at least 0")
+        check_number("ema_decay", self.ema_decay, lambda x: 0 <= x < 1, "in [0, 1)")
+        check_share("label_dropout", self.label_dropout)
+        check_counts(accumulation=self.accumulation)
+        check_seed(self.seed)
 
     def ema_decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The decay after `step` updates, `min(ema_decay, (1 + step) / (10 + step))`.
@@ -94,10 +96,5 @@ class RunConfig:
 
     def __post_init__(self):
         for name in ("steps", "log_every", "sample_every", "checkpoint_every", "keep_last", "validation_batches"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        _check("keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
-
-
-def _check(name: str, value: int | float, holds: bool, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {wanted}, got {value}; give another {name}")
+            check_counts(**{name: getattr(self, name)})
+        check_number("keep_best", self.keep_best, lambda x: x >= 0, "at least 0")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asyncpatch.config import register, with_present_names
 from asyncpatch.masks import Extrema, Square, Thin, Wide
+from asyncpatch.ranges import check_counts, check_guidance, check_seed, check_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Patches:
     patch: int = 8
     overlap: float = 0.5
 
+    def __post_init__(self):
+        check_counts(patch=self.patch)
+        check_share("overlap", self.overlap)
+
 
 @dataclasses.dataclass(frozen=True)
 class RePaint:
@@ -32,12 +37,18 @@ class RePaint:
     jump_length: int = 10
     resamplings: int = 10
 
+    def __post_init__(self):
+        check_counts(jump_length=self.jump_length, resamplings=self.resamplings)
+
 
 @dataclasses.dataclass(frozen=True)
 class Trailing:
     """All pixels that are to be made, at once; the known ones at a share of their times, and not clean."""
 
     share: float = 0.5
+
+    def __post_init__(self):
+        check_share("share", self.share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +86,12 @@ class Steps:
     eta: float = 0.5
     """Share of fresh noise in each step: 0.5 is the paper's c = 0.25; RePaint has a share of 1."""
     seed: int = 0
+
+    def __post_init__(self):
+        check_counts(steps=self.steps)
+        check_guidance(self.guidance)
+        check_share("eta", self.eta)
+        check_seed(self.seed)
 
 
 for setting in (Together, Patches, RePaint, Trailing, Replacement, Generation, Inpainting, Steps):
