@@ -1,5 +1,7 @@
 """Every path law keeps the invariants of paths; windows, stages and environments their formulas; orders are orders."""
 
+import tracemalloc
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -382,6 +384,21 @@ def test_bad_orders_are_refused(groups, error, text):
     for build in (check_groups, Staged):
         with pytest.raises(error, match=text):
             build(groups)
+
+
+@pytest.mark.parametrize("large", [10**6, 10**9, 2**31, 2**62, 2**64 - 1, -(10**9), -(2**62)])
+def test_refusing_groups_costs_no_more_than_the_groups(large):
+    groups = np.arange(64, dtype=np.uint64 if large > 2**63 else np.int64).reshape(8, 8)
+    groups[3, 4] = large
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"none left out, .*at most five shown: \[(28|63)") as error:
+            check_groups(groups)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10**6
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("patch_sizes", [(), (0,), (4, -1), (1.5,), [4], (np.int64(-2),)])

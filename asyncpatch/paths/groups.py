@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, Integer, PRNGKeyArray
 
 from asyncpatch.paths.patches import check_patch_fits, check_patch_sizes
 
@@ -57,13 +57,22 @@ def check_groups(groups: ArrayLike) -> Int[Array, "height width"]:
         raise ValueError(f"groups must be one number per token, height x width, got shape {numbers.shape}")
     present = np.unique(numbers)
     if present[0] != 0 or present[-1] != len(present) - 1:
-        missing = sorted(set(range(int(present[-1]) + 1)) - set(present.tolist()))[:5]
+        missing = _first_missing(present)
         raise ValueError(
             f"group numbers must be 0..G-1 with none left out, got {len(present)} groups from {present[0]} to "
             f"{present[-1]} (missing, at most five shown: {missing}); renumber with "
             "numpy.unique(groups, return_inverse=True)[1].reshape(groups.shape)"
         )
     return jnp.asarray(numbers, jnp.int32)
+
+
+def _first_missing(present: Integer[np.ndarray, " groups"], count: int = 5) -> list[int]:
+    """The first few of 0, 1, .. below the largest number that do not occur. Its cost is that of `present`, and not that
+    of the largest number.
+    """
+    candidates = range(min(len(present) + count, max(int(present[-1]), 0)))
+    occurring = set(present[present >= 0][: len(candidates)].tolist())
+    return [number for number in candidates if number not in occurring][:count]
 
 
 def _cells(height: int, width: int, patch: int) -> tuple[int, int]:
