@@ -379,6 +379,32 @@ def test_bad_array_record_folders(tmp_path, damage, error, message):
         source.open()[0]
 
 
+WRONG_FIELDS = {
+    "count": [0, -1, 12.0, "12", None, True, float("inf"), [12]],
+    "shards": [0, -1, 10**7, 5.0, "5", None, True, float("nan"), [5]],
+    "shape": [[6, 5], [6, 5, 3, 1], [0, 5, 3], [6, -5, 3], [6, 5, 2**16], [6.0, 5, 3], "653", 3, None, [[6], 5, 3]],
+    "class_names": ["flower", [], [1, 2], [None, "flower"], None, 2, {"flower": 0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG_FIELDS.items() for value in values], ids=str
+)
+def test_every_field_of_a_sidecar_is_checked(tmp_path, name, value):
+    source = write_converted(tmp_path)
+    edit_sidecar(tmp_path / "records", **{name: value})
+    with pytest.raises(ValueError, match=rf"dataset.json is damaged: {name} must"):
+        source.open()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", "[" * 100_000, "\x00", '{"format": 1}'])
+def test_sidecars_that_are_none_are_refused(tmp_path, text):
+    source = write_converted(tmp_path)
+    (tmp_path / "records" / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match="was not written by write_array_records"):
+        source.open()
+
+
 def test_damaged_record_is_named_when_read(tmp_path):
     source = write_converted(tmp_path)
     path = tmp_path / "records" / "records-00000-of-00005.array_record"

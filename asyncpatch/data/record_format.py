@@ -16,12 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from asyncpatch.data.base import Record
+from asyncpatch.files import open_regular
 
 FORMAT = "asyncpatch-records"
 VERSION = 1
 SIDECAR = "dataset.json"
 RECORD_TAG = b"APR1"
 RECORD_HEADER = struct.Struct("<4siHHH")
+MAX_SIDE = 2**16 - 1
+"""What the header of a record has room for."""
+MAX_SHARDS = 99_999
+"""What the five digits in the name of a shard can say."""
+MAX_SIDECAR = 2**26
+"""Bytes of a sidecar: a million classes with long names."""
 
 
 def encode_record(record: Record) -> bytes:
@@ -55,6 +62,9 @@ class Sidecar:
     class_names: tuple[str, ...]
     shards: int
 
+    def __post_init__(self):
+        _check_fields(self.count, self.shape, self.class_names, self.shards)
+
     def write(self, folder: Path) -> None:
         """Write it into `folder`."""
         content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
@@ -66,17 +76,44 @@ class Sidecar:
         path = folder / SIDECAR
         if not path.is_file():
             raise FileNotFoundError(f"no {SIDECAR} in {folder}; give a folder that write_array_records wrote")
+        with open_regular(path) as file:
+            text = file.read(MAX_SIDECAR + 1)
+        if len(text) > MAX_SIDECAR:
+            raise ValueError(f"{path} is larger than {MAX_SIDECAR:,} bytes; it is damaged: convert the images again")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(text)
             found = content["format"], content["version"]
-            height, width, channel = map(int, content["shape"])
-            names = tuple(map(str, content["class_names"]))
-            sidecar = cls(int(content["count"]), (height, width, channel), names, int(content["shards"]))
-        except (ValueError, KeyError, TypeError) as error:
+            given = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} was not written by write_array_records ({error!r}); write it again") from error
         if found != (FORMAT, VERSION):
             raise ValueError(
                 f"{path} has format and version {found}, this release reads {(FORMAT, VERSION)}; "
                 "convert the images again with this release"
             )
-        return sidecar
+        try:
+            fields = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+            _check_fields(**fields)
+            return cls(**fields)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}; convert the images again") from error
+
+
+def _check_fields(count: object, shape: object, class_names: object, shards: object) -> None:
+    """Raise `ValueError` for what no sidecar says, whatever its type: the fields come from a file."""
+    _check_whole("count", count, 1, None)
+    _check_whole("shards", shards, 1, MAX_SHARDS)
+    if not isinstance(shape, tuple) or len(shape) != 3:
+        raise ValueError(f"shape must be three numbers (height, width, channel), got {shape!r:.80}")
+    for side in shape:
+        _check_whole("shape", side, 1, MAX_SIDE)
+    names = class_names if isinstance(class_names, tuple) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be a list of one string or more, got {class_names!r:.80}")
+
+
+def _check_whole(name: str, value: object, least: int, most: int | None) -> None:
+    """Raise `ValueError` unless a number of the sidecar is whole and in its range. A boolean is no number."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        upto = "or more" if most is None else f"to {most:,}"
+        raise ValueError(f"{name} must hold whole numbers, {least} {upto}, got {value!r:.80}")
