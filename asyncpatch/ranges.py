@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 
-def check_number(name: str, value: float, holds: Callable[[float], bool], wanted: str) -> None:
+def check_number(name: str, value: int | float, holds: Callable[[float], bool], wanted: str) -> None:
     """Raise `ValueError` unless a setting is finite and `holds` is true of it; `wanted` says the range in words."""
     if isinstance(value, float):
         with np.errstate(over="ignore", under="ignore"):

@@ -93,7 +93,7 @@ def test_what_float32_takes_for_one_is_refused(name):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
 def test_coefficients_and_guidance_are_finite(bad):
-    denoiser = GaussianDenoiser(RectifiedFlow(), jnp.zeros((2, 2, 1)), jnp.ones((2, 2, 1)))
+    denoiser = GaussianDenoiser(jnp.zeros((2, 2, 1)), jnp.eye(4), RectifiedFlow())
     for build in (DDIM, StochasticCoefficient, lambda weight: ClassifierFree(denoiser, weight)):
         with pytest.raises(ValueError, match=r"finite|from 0"):
             build(bad)

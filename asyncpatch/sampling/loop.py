@@ -49,9 +49,8 @@ def sample(
 
     `image` holds the known pixels, and zeros (or anything finite) where nothing is known; `label` may hold
     `NULL_LABEL`. `plan_axes` is an axis as for `jax.vmap`: None shares one plan, 0 reads a plan per image from the
-    leading axis of the plan's arrays. Raises `ValueError` or `TypeError` for inputs that do not fit, before compute, and
-    `SamplingError` if the sample stops being finite or a plan turns out to be none, as `asyncpatch.sampling.faults`
-    says.
+    leading axis of the plan's arrays. Raises `ValueError` or `TypeError` for inputs that do not fit, before compute,
+    and `SamplingError` if the sample stops being finite or a plan turns out to be none (`asyncpatch.sampling.faults`).
     """
     check_inputs(denoiser, task, image, label, plan_axes)
     inputs = (key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
