@@ -29,7 +29,7 @@ from asyncpatch.runs import open_run
 from asyncpatch.train import commit
 from experiments.parts.judges import AnyJudge, OwnClassifier, short_hash
 from experiments.parts.rows import Generation, Inpainting, Steps, read_rows
-from experiments.parts.scores import generation, inpainting
+from experiments.parts.scores import generation, inpainting, settle
 
 
 def evaluate(
@@ -58,6 +58,7 @@ def evaluate(
     """
     opened = open_run(run, step)
     experiment, denoiser = opened.experiment, opened.denoiser
+    task = settle(task, how, experiment, reference)
     settings = {
         "run": run.name,
         "step": opened.step,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from asyncpatch.config import to_json
-from asyncpatch.data import Digits
+from asyncpatch.data import Digits, Folds
 from asyncpatch.masks import Square, Thin, mask_hash, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
 from asyncpatch.runs import configure, open_run
@@ -36,7 +36,7 @@ from experiments.parts.rows import (
     Trailing,
     read_rows,
 )
-from experiments.parts.scores import completed_images
+from experiments.parts.scores import completed_images, settle
 from experiments.parts.tables import collect, line_names, run_names, summary
 from experiments.report import write_report
 from experiments.timestep_sampling import configuration
@@ -186,9 +186,48 @@ def test_half_a_line_is_left_out(rows, tmp_path, capsys):
     assert "not whole" in capsys.readouterr().out
 
 
-def test_more_images_than_there_are_is_refused(run, judge, tmp_path):
-    with pytest.raises(ValueError, match="asked for 1000 images, the data holds 180"):
-        evaluate(run, tmp_path / "rows.jsonl", Inpainting(count=1000), FEW, judge)
+@dataclasses.dataclass(frozen=True)
+class Uncalled:
+    """A judge that must not be asked for anything: it may take minutes to train, and sampling comes after it."""
+
+    def load(self, experiment, folder):
+        raise AssertionError("something was computed before the task was checked")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Generation(181), "asked for 181 images, and the data holds out 180 .* ask for 4 to 180"),
+        (Generation(1000), "asked for 1000 images"),
+        (Generation(3), "asked for 3 images"),
+        (Inpainting(count=1000), "asked for 1000 images, .* ask for 2 to 180"),
+        (Inpainting(count=1), "asked for 1 images"),
+        (Generation(order=Patches(patch=64)), "patch"),
+        (Inpainting(method=RePaint(jump_length=10)), "RePaint needs"),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_done_is_said_before_anything_is_computed(run, tmp_path, task, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(run, tmp_path / "rows.jsonl", task, FEW, Uncalled())
+
+
+def test_tasks_take_the_usual_number_of_images_or_what_there_is(experiment, tmp_path):
+    few = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, held_out=Folds(Digits(), 30, (0,))))
+    large = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, held_out=Digits()))
+    for given, task, reference, count in [
+        (experiment, Generation(), None, 180),
+        (experiment, Inpainting(), None, 180),
+        (large, Generation(), None, 1000),
+        (large, Inpainting(), None, 256),
+        (few, Generation(), None, 60),
+        (few, Generation(), tmp_path / "of all training images", 1000),
+        (few, Generation(30), None, 30),
+    ]:
+        assert settle(task, FEW, given, reference).count == count
+    none = dataclasses.replace(few.data, held_out=Folds(Digits(), 1700, (0,)))
+    with pytest.raises(ValueError, match="too few to judge by"):
+        settle(Generation(), FEW, dataclasses.replace(few, data=none), None)
 
 
 def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):

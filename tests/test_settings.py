@@ -39,8 +39,8 @@ SETTINGS = [
     ImageFolder("images", 8),
     Folds(Digits(), 3, (0,)),
     Steps(),
-    Generation(),
-    Inpainting(),
+    Generation(4),
+    Inpainting(count=4),
     Patches(),
     RePaint(),
     Trailing(),
@@ -91,7 +91,7 @@ def test_what_float32_takes_for_one_is_refused(name):
         OptimizerConfig(**{name: 1 - 1e-12})
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_coefficients_and_guidance_are_finite(bad):
     denoiser = GaussianDenoiser(jnp.zeros((2, 2, 1)), jnp.eye(4), RectifiedFlow())
     for build in (DDIM, StochasticCoefficient, lambda weight: ClassifierFree(denoiser, weight)):

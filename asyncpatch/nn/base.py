@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.nn.layers import time_features
+from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.shapes import Image, Label, TimeField
 
 
@@ -34,8 +35,13 @@ class AbstractNetworkConfig(abc.ABC):
     def __post_init__(self):
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"compute_dtype is float32 or bfloat16, got {self.compute_dtype!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}")
+        check_number("dropout", self.dropout, lambda share: 0 <= share < 1, "a share in [0, 1)")
+        check_number("num_classes", self.num_classes, lambda count: 0 <= count <= MOST, f"in 0 to {MOST:,}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) is int and field.name != "num_classes":
+                check_number(field.name, value, lambda count: 0 <= count <= MOST, f"in 0 to {MOST:,}")
+        check_counts(channels=self.channels)
         self.check()
 
     @property
@@ -60,6 +66,10 @@ class AbstractNetworkConfig(abc.ABC):
                 f"the network cannot divide an image of {height}x{width} pixels into its blocks of "
                 f"{self.multiple}x{self.multiple}; pad or resize it to multiples of {self.multiple}"
             )
+
+
+MOST = 2**20
+"""Of whatever a network's shape counts: classes, channels, blocks."""
 
 
 class AbstractNetwork(eqx.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asyncpatch.config import register, with_present_names
 from asyncpatch.masks import Extrema, Square, Thin, Wide
-from asyncpatch.ranges import check_counts, check_guidance, check_seed, check_share
+from asyncpatch.ranges import check_counts, check_guidance, check_number, check_seed, check_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,13 @@ class Replacement:
 class Generation:
     """Images from noise, every class in turn."""
 
-    count: int = 1000
+    count: int | None = None
+    """1,000 if not given, or as many as the data holds out, where it is fewer."""
     order: Together | Patches = Together()
+
+    def __post_init__(self):
+        if self.count is not None:
+            check_counts(count=self.count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +76,15 @@ class Inpainting:
     """Held-out images, a part of which is hidden and made anew, given the image's label."""
 
     masks: Square | Extrema | Thin | Wide = dataclasses.field(default_factory=Square)
-    count: int = 256
+    count: int | None = None
+    """256 if not given, or as many as the data holds out, where it is fewer."""
     mask_seed: int = 0
     method: Together | Trailing | Patches | Replacement | RePaint = Together()
+
+    def __post_init__(self):
+        if self.count is not None:
+            check_counts(count=self.count)
+        check_number("mask_seed", self.mask_seed, lambda seed: 0 <= seed < 2**32, "in [0, 2^32)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,6 +48,12 @@ from experiments.parts.rows import Generation, Inpainting, Patches, RePaint, Rep
 KEPT = 5000
 """Images that are kept in memory for all scores but the Frechet distance, which streams."""
 
+USUAL_GENERATED, USUAL_COMPLETED = 1000, 256
+"""Images of a task that does not say how many."""
+
+FEWEST_GENERATED, FEWEST_COMPLETED = 4, 2
+"""Images that have the three neighbours of precision and recall, and that have a covariance."""
+
 SHOWN = 8
 """Images in a row of a grid."""
 
@@ -65,6 +71,44 @@ class Results:
     data_hash: str
     mask_hash: str | None
     sheet: pictures.Pixels
+
+
+def settle(
+    task: Generation | Inpainting, how: Steps, experiment: Experiment, reference: Path | None
+) -> Generation | Inpainting:
+    """The task with its number of images, after all that can be known of it before anything is computed.
+
+    Raises `ValueError` if the data holds out fewer images than are asked for, or too few to say anything.
+    """
+    held_out = len(experiment.data.held_out.open())
+    generating = isinstance(task, Generation)
+    usual, fewest = (USUAL_GENERATED, FEWEST_GENERATED) if generating else (USUAL_COMPLETED, FEWEST_COMPLETED)
+    free = generating and reference is not None  # the reference is the training images, however many are made
+    # As many as are kept for the scores are compared, however many are made.
+    most = math.inf if free or (generating and held_out >= KEPT) else held_out
+    count = min(usual, most) if task.count is None else task.count
+    if held_out < fewest:
+        raise ValueError(f"the data holds out {held_out} images, too few to judge by: hold out {fewest} or more")
+    if not fewest <= count <= most:
+        raise ValueError(
+            f"asked for {count} images, and the data holds out {held_out} to compare them with; ask for {fewest} to "
+            f"{min(most, held_out)}, or leave the count out for as many as there are"
+        )
+    height, width, _ = experiment.data.shape
+    order = task.order if isinstance(task, Generation) else task.method
+    if isinstance(order, RePaint):
+        repaint_times(how.steps, order.jump_length, order.resamplings)
+    else:
+        _plan(order, how.steps, height, width)
+    if isinstance(task, Inpainting):
+        mask_set(task.masks, 1, height, width, task.mask_seed)
+    return dataclasses.replace(task, count=int(count))
+
+
+def _count(task: Generation | Inpainting) -> int:
+    if task.count is None:
+        raise ValueError("the task has no number of images yet; pass it through settle first")
+    return task.count
 
 
 def generation(
@@ -86,7 +130,8 @@ def generation(
 
     statistics = collect_statistics(judge, watched())
     made = np.concatenate(kept)
-    real, _ = read_images(experiment, experiment.data.held_out, min(task.count, KEPT))
+    held_out = len(experiment.data.held_out.open())
+    real, _ = read_images(experiment, experiment.data.held_out, min(_count(task), KEPT, held_out))
     theirs = collect_features(judge, in_batches(real))
     if reference is None:
         real_statistics, data_hash = FeatureStatistics.of(theirs), hash_images([real])
@@ -122,12 +167,13 @@ def generated_batches(
     """Generated images, a batch at a time, rounded to what a file holds."""
     height, width, channels = experiment.data.shape
     plan, guided = _plan(task.order, how.steps, height, width), _guided(denoiser, how)
-    labels = labels_in_turn(task.count + BATCH, experiment.network.num_classes)
+    count = _count(task)
+    labels = labels_in_turn(count + BATCH, experiment.network.num_classes)
     key, blank = jr.key(how.seed), jnp.zeros((BATCH, height, width, channels))
-    for start in _progress(task.count):
+    for start in _progress(count):
         some = labels[start : start + BATCH]
         made = sample(jr.fold_in(key, start), guided, Task(plan), blank, some, DDIM(how.eta))
-        yield _as_stored(made)[: task.count - start]
+        yield _as_stored(made)[: count - start]
 
 
 def training_statistics(
@@ -154,8 +200,8 @@ def inpainting(
     lpips: Lpips | None,
 ) -> Results:
     """Complete held-out images, and compare with the originals, image by image and as a set."""
-    real, labels = read_images(experiment, experiment.data.held_out, task.count)
-    known = mask_set(task.masks, task.count, *real.shape[1:3], task.mask_seed)
+    real, labels = read_images(experiment, experiment.data.held_out, _count(task))
+    known = mask_set(task.masks, _count(task), *real.shape[1:3], task.mask_seed)
     made, calls = completed_images(denoiser, task, how, real, labels, known)
     each = list(zip(made, real, known, strict=True))
     ours, theirs = (FeatureStatistics.of(collect_features(judge, in_batches(part))) for part in (made, real))
