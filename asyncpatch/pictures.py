@@ -6,7 +6,6 @@ Pixels are enlarged without smoothing, so that what is shown is what was compute
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 from PIL import Image as Pillow
@@ -38,7 +37,9 @@ def colour_known(image: Float[Values, "height width channel"], known: Bool[Value
 
 def colour_time(t: Float[Values, "height width"]) -> Pixels:
     """A time field."""
-    return (matplotlib.colormaps["viridis"](np.asarray(t, float))[..., :3] * 255).astype(np.uint8)
+    from matplotlib import colormaps  # as slow to import as all else here, and most programs draw no time
+
+    return (colormaps["viridis"](np.asarray(t, float))[..., :3] * 255).astype(np.uint8)
 
 
 def tile(rows: list[list[Pixels]]) -> Pixels:

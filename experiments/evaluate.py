@@ -27,6 +27,7 @@ from asyncpatch.metrics import NetworkIdentity
 from asyncpatch.metrics.networks import Lpips
 from asyncpatch.runs import open_run
 from asyncpatch.train import commit
+from experiments.parts.command import run_command
 from experiments.parts.judges import AnyJudge, OwnClassifier, short_hash
 from experiments.parts.rows import Generation, Inpainting, Steps, read_rows
 from experiments.parts.scores import generation, inpainting, settle
@@ -102,4 +103,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    tyro.cli(evaluate)
+    run_command(evaluate)

@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 from asyncpatch.runs import Examples, Run, open_run, write_file
+from experiments.parts.command import run_command
 from experiments.parts.judges import read_images
 
 
@@ -62,4 +63,4 @@ def held_out_examples(run: Run, count: int) -> Examples:
 
 
 if __name__ == "__main__":
-    tyro.cli(export)
+    run_command(export)

@@ -8,11 +8,10 @@ Any folder with the four IDX files serves: `--data FOLDER`. The report is kept u
 
 from pathlib import Path
 
-import tyro
-
 from asyncpatch.runs import SamplingConfig, configure
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import OptimizerConfig, RunConfig
+from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import DEBIAN_FOLDER, fashion_mnist
 from experiments.parts.show import train_and_show
 
@@ -54,4 +53,4 @@ def fashion(
 
 
 if __name__ == "__main__":
-    tyro.cli(fashion)
+    run_command(fashion)

@@ -18,11 +18,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 
 from asyncpatch import pictures
 from asyncpatch.config import register, to_json
 from asyncpatch.runs import Run, SamplingConfig, as_numpy, four_tasks, open_run, run_task
+from experiments.parts.command import run_command
 from experiments.parts.drawing import draw_tasks
 
 FRAMES = 8
@@ -94,4 +94,4 @@ def front_page(
 
 
 if __name__ == "__main__":
-    tyro.cli(front_page)
+    run_command(front_page)

@@ -33,6 +33,7 @@ from asyncpatch.paths import (
 )
 from experiments.parts.bound_pictures import Row, as_table, draw_comparison, make_rows
 from experiments.parts.bounds import Effort, Ends, Model, open_model, progress_bar, write_record
+from experiments.parts.command import run_command
 
 MIXED_SPREAD = (0.0, 2.0)
 """Spreads of `environment-mixed`: from the diagonal to patches that move nearly one at a time."""
@@ -127,4 +128,4 @@ def likelihood(
 
 
 if __name__ == "__main__":
-    tyro.cli(likelihood)
+    run_command(likelihood)

@@ -14,7 +14,6 @@ import os
 import time
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -22,6 +21,7 @@ from rich.text import Text
 
 from asyncpatch.data import prepare as preparation
 from asyncpatch.data.prepare import Collection
+from experiments.parts.command import run_command
 
 LINE_SECONDS = 10.0
 """How often a line is printed where there is no terminal to draw a bar on."""
@@ -135,4 +135,4 @@ def _prepare(
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"imagenet": imagenet, "lsun": lsun, "check": check})
+    run_command({"imagenet": imagenet, "lsun": lsun, "check": check})

@@ -8,12 +8,11 @@ field, the loss curve, config and numbers, and a page, `index.html`, that shows 
 
 from pathlib import Path
 
-import tyro
-
 from asyncpatch.data import Digits
 from asyncpatch.runs import SamplingConfig, configure
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import OptimizerConfig, RunConfig
+from experiments.parts.command import run_command
 from experiments.parts.show import train_and_show
 
 
@@ -52,4 +51,4 @@ def quickstart(
 
 
 if __name__ == "__main__":
-    tyro.cli(quickstart)
+    run_command(quickstart)

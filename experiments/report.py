@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import tyro
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from experiments.parts.command import run_command
 from experiments.parts.page import STYLE
 from experiments.parts.rows import read_rows
 from experiments.parts.tables import (
@@ -154,4 +155,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_command(main)

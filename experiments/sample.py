@@ -22,8 +22,10 @@ from PIL import Image as Pillow
 
 from asyncpatch.data import check_image, to_float
 from asyncpatch.masks import Polarity, read_known
+from asyncpatch.ranges import check_counts
 from asyncpatch.runs import Examples, Run, SamplingConfig, four_tasks, inpainting, open_batches, open_run
 from asyncpatch.shapes import Known
+from experiments.parts.command import run_command
 from experiments.parts.drawing import choose_labels, draw_tasks
 
 
@@ -72,6 +74,7 @@ def main(
         count: how many images of each task.
         step: the checkpoint to open; the newest that is whole if not given.
     """
+    check_counts(count=count)
     opened = open_run(run, step)
     denoiser, num_classes = opened.denoiser, opened.num_classes
     height, width, channels = opened.image_shape
@@ -102,4 +105,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_command(main)

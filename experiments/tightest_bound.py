@@ -53,6 +53,7 @@ from asyncpatch.runs import open_batches
 from experiments.likelihood import compare
 from experiments.parts.bound_pictures import Row, as_table, draw_gaps, draw_learning, draw_sweep, make_rows
 from experiments.parts.bounds import Effort, Ends, Model, open_model, progress_bar, take, write_record
+from experiments.parts.command import run_command
 from experiments.parts.consistency import CONFIDENCE, READINGS, Gap, consistency_gap
 from experiments.parts.learn_path import FitConfig, fit
 from experiments.parts.rescheduled import Rescheduled
@@ -267,4 +268,4 @@ def learn(
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"sweep": sweep, "gap": gap, "learn": learn})
+    run_command({"sweep": sweep, "gap": gap, "learn": learn})

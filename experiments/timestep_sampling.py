@@ -32,6 +32,7 @@ from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import RunConfig
 from experiments.evaluate import evaluate
 from experiments.parts.claims import Claim, judge_claims, show_claims
+from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import fashion_mnist
 from experiments.parts.judges import AnyJudge, OwnClassifier
 from experiments.parts.law_pictures import describe_laws
@@ -183,4 +184,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_command(main)

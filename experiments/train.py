@@ -17,6 +17,7 @@ from asyncpatch.losses import FisherDivergence, Plain, SiD2
 from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
 from asyncpatch.runs import SamplingConfig, configure, train_run
 from asyncpatch.train import OptimizerConfig, RunConfig
+from experiments.parts.command import run_command
 from experiments.parts.laws import LAWS
 
 
@@ -87,4 +88,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_command(main)
