@@ -4,8 +4,10 @@
     python -m experiments.sample runs/digits out                         # of a run, on its held-out images
     python -m experiments.sample runs/digits out --image a.png --mask m.png --labels 3
 
-Half a minute on two cores. A mask is an image of the size that the network was trained on: white pixels are known,
-black ones are made anew. A run holds arrays and JSON, no pickle: one from a stranger is safe to open.
+Half a minute on two cores. A mask has the size of its image, or of the network: white pixels are known, black ones are
+made anew. An image goes the way of the run's data, so a 28x28 garment is padded if the run was; one of another size is
+brought to the network's with `--fit crop` or `--fit resize`. It has no class unless `--labels` says so. A run holds
+arrays and JSON, no pickle: one from a stranger is safe to open.
 """
 
 import dataclasses
@@ -15,32 +17,14 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
-from jaxtyping import Float
-from PIL import Image as Pillow
 
-from asyncpatch.data import check_image, to_float
-from asyncpatch.masks import Polarity, read_known
 from asyncpatch.ranges import check_counts
 from asyncpatch.runs import Examples, Run, SamplingConfig, four_tasks, inpainting, open_batches, open_run
-from asyncpatch.shapes import Known
+from asyncpatch.shapes import NULL_LABEL
 from experiments.parts.command import run_command
 from experiments.parts.drawing import choose_labels, draw_tasks
-
-
-def read_image(path: Path, shape: tuple[int, int, int]) -> Float[np.ndarray, "height width channel"]:
-    """An image file as the network takes it. Raises `ValueError` if its size is not the network's."""
-    with Pillow.open(path) as file:
-        pixels = np.asarray(file.convert("L" if shape[2] == 1 else "RGB"))
-    image = to_float(pixels.reshape(*pixels.shape[:2], -1))
-    check_image(image, tuple(shape))
-    return image
-
-
-def read_mask(path: Path, height: int, width: int) -> Known:
-    """A mask file, white where the image is known. Raises `ValueError` unless it is pure black and white."""
-    return read_known(path, Polarity.ONES_ARE_KNOWN, height, width)
+from experiments.parts.own_images import Fit, read_image, read_mask
 
 
 def examples_of(run: Run) -> Examples:
@@ -58,11 +42,12 @@ def main(
     sampling: SamplingConfig = SamplingConfig(),
     image: Path | None = None,
     mask: Path | None = None,
+    fit: Fit = "none",
     labels: tuple[int, ...] = (),
     count: int = 32,
     step: int | None = None,
 ) -> None:
-    """Sample from RUN and write pictures to folder OUTPUT.
+    """Sample from RUN and write pictures to folder OUTPUT: a sheet a task, and each image at its own size.
 
     Args:
         run: a folder that training wrote to, an exported file, or the name of a model that comes with the package.
@@ -70,7 +55,9 @@ def main(
         sampling: steps, guidance and noise.
         image: an image file to inpaint; if not given, the run's examples, or else held-out images of its data.
         mask: a mask file, white where the image is known.
-        labels: classes to make, over and over; every class in turn if not given, and -1 for no class.
+        fit: how an image of another size is brought to the network's: `crop` its middle, `resize` all of it.
+        labels: classes to make, over and over, and -1 for no class. If not given: every class in turn, the class of a
+            held-out image that is completed, and none for an image of yours.
         count: how many images of each task.
         step: the checkpoint to open; the newest that is whole if not given.
     """
@@ -78,20 +65,25 @@ def main(
     opened = open_run(run, step)
     denoiser, num_classes = opened.denoiser, opened.num_classes
     height, width, channels = opened.image_shape
-    wanted = choose_labels(labels, count, num_classes)
     if (image is None) != (mask is None):
         raise ValueError("an image to inpaint and its mask come together; give both --image and --mask, or neither")
+    if fit != "none" and image is None:
+        raise ValueError("--fit is for an image of yours; give --image and --mask too, or leave it out")
     if image is not None and mask is not None:
-        given = jnp.asarray(read_image(image, (height, width, channels)))
-        tasks = {"inpainting": inpainting(sampling, read_mask(mask, height, width))}
-        images, given_labels = jnp.broadcast_to(given[None], (count, height, width, channels)), wanted
+        transforms = opened.experiment.data.transforms
+        given = read_image(image, opened.image_shape, transforms, fit)
+        known = read_mask(mask, height, width, given.file_size, transforms, fit)
+        tasks = {"inpainting": inpainting(sampling, known)}
+        images = jnp.broadcast_to(given.image[None], (count, height, width, channels))
+        wanted = given_labels = choose_labels(labels or (NULL_LABEL,), count, num_classes)
     else:
+        wanted = choose_labels(labels, count, num_classes)
         held_out = examples_of(opened)
         index = jnp.arange(count) % len(held_out.label)
         images = held_out.image[index]
         given_labels = held_out.label[index] if num_classes and not labels else wanted
         tasks = four_tasks(sampling, height, width)
-    records = draw_tasks(output, denoiser, tasks, sampling, images, wanted, given_labels)
+    records = draw_tasks(output, denoiser, tasks, sampling, images, wanted, given_labels, singles=output)
     made = {
         "run": run,
         "step": opened.step,

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as Pillow
 
 from asyncpatch.config import from_json, to_json
-from asyncpatch.data import Digits
+from asyncpatch.data import Digits, PadTo, to_float
 from asyncpatch.runs import SamplingConfig, configure, four_tasks, open_batches, open_run, run_task
 from asyncpatch.timesteps import AsyncPatch
 from experiments import sample as sample_script
@@ -16,8 +16,8 @@ from experiments.export import export
 from experiments.front_page import front_page
 from experiments.parts.drawing import choose_labels
 from experiments.parts.laws import LAWS
+from experiments.parts.own_images import read_image, read_mask
 from experiments.quickstart import quickstart
-from experiments.sample import read_image, read_mask
 
 FEW = SamplingConfig(steps=4, patch=2)
 TASKS = ("generation", "autoregression", "inpainting", "outpainting")
@@ -110,6 +110,48 @@ def test_pictures_of_the_front_page_are_drawn(tmp_path):
     assert any("images" in line for line in said["model"])
 
 
+def test_one_image_of_ones_own_has_no_class_and_a_sheet_and_a_file_of_one(report, tmp_path):
+    """A class that nobody gave would pull the image its way."""
+    values = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    known = np.arange(64).reshape(8, 8) < 32
+    Pillow.fromarray(values).save(tmp_path / "image.png")
+    Pillow.fromarray(known).save(tmp_path / "mask.png")
+    for count in (3, 1):
+        sample_script.main(
+            str(report.parent),
+            tmp_path / "out",
+            sampling=FEW,
+            image=tmp_path / "image.png",
+            mask=tmp_path / "mask.png",
+            count=count,
+        )
+        record = json.loads((tmp_path / "out" / "samples.json").read_text())["tasks"]["inpainting"]
+        assert record["labels"] == [-1] * count
+        assert len(record["files"]) == len(list((tmp_path / "out" / "inpainting").iterdir())) == count
+        for name in record["files"]:
+            with Pillow.open(tmp_path / "out" / name) as picture:
+                made = np.asarray(picture)
+            assert np.array_equal(made[known], values[known])
+            assert made.shape == (8, 8)
+        with Pillow.open(tmp_path / "out" / "inpainting.png") as sheet:
+            assert sheet.height > sheet.width / count, "three rows of as many columns"
+
+
+def test_every_task_writes_every_image_and_its_class(report, tmp_path):
+    sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, count=1)
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())["tasks"]
+    assert set(record) == set(TASKS)
+    for name in TASKS:
+        assert record[name]["files"] == [f"{name}/0.png"]
+        with Pillow.open(tmp_path / "out" / name / "0.png") as picture:
+            assert picture.size == (8, 8)
+
+
+def test_fit_needs_an_image(report, tmp_path):
+    with pytest.raises(ValueError, match="--fit is for an image of yours"):
+        sample_script.main(str(report.parent), tmp_path / "out", fit="crop")
+
+
 def test_half_of_an_image_and_mask_is_refused(report, tmp_path):
     with pytest.raises(ValueError, match="come together"):
         sample_script.main(str(report.parent), tmp_path / "out", image=tmp_path / "image.png")
@@ -129,10 +171,62 @@ def test_white_is_known_and_grey_is_refused(tmp_path):
         read_mask(tmp_path / "grey.png", 4, 4)
 
 
-def test_image_of_another_size_is_refused(tmp_path):
-    Pillow.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "image.png")
-    with pytest.raises(ValueError, match="crop, resize or pad"):
-        read_image(tmp_path / "image.png", (8, 8, 1))
+PAD = (PadTo(32, 32),)
+
+
+def test_image_and_mask_go_the_way_of_the_data(tmp_path):
+    """A 28x28 garment and its mask in a run padded to 32: what is padded is black, and known."""
+    values = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    known = np.arange(28 * 28).reshape(28, 28) % 3 == 0
+    Pillow.fromarray(values).save(tmp_path / "image.png")
+    Pillow.fromarray(known).save(tmp_path / "mask.png")
+    given = read_image(tmp_path / "image.png", (32, 32, 1), PAD)
+    assert np.array_equal(given.image[2:30, 2:30], to_float(values[..., None]))
+    outside = np.pad(np.zeros((28, 28), bool), 2, constant_values=True)
+    assert (given.image[outside] == -1).all()
+    mask = np.asarray(read_mask(tmp_path / "mask.png", 32, 32, given.file_size, PAD))
+    assert np.array_equal(mask[2:30, 2:30], known)
+    assert mask[outside].all()
+
+
+def test_image_and_mask_of_the_networks_size_stay_as_they_are(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    Pillow.fromarray(values).save(tmp_path / "image.png")
+    Pillow.fromarray(values > 100).save(tmp_path / "mask.png")
+    given = read_image(tmp_path / "image.png", (32, 32, 1), PAD)
+    assert np.array_equal(given.image, to_float(values[..., None]))
+    assert np.array_equal(read_mask(tmp_path / "mask.png", 32, 32, given.file_size, PAD), values > 100)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("fit", "size"), [("crop", (64, 96)), ("resize", (64, 96)), ("resize", (16, 16))])
+def test_images_and_masks_of_other_sizes_are_fitted_alike(fit, size, channels, tmp_path):
+    """Left half white and known: what is white stays known, but for the pixels that the border runs through."""
+    half = np.zeros(size, bool)
+    half[:, : size[1] // 2] = True
+    Pillow.fromarray(half).save(tmp_path / "mask.png")
+    Pillow.fromarray(half.astype(np.uint8) * 255).save(tmp_path / "image.png")
+    given = read_image(tmp_path / "image.png", (32, 32, channels), PAD, fit)
+    assert given.image.shape == (32, 32, channels)
+    mask = np.asarray(read_mask(tmp_path / "mask.png", 32, 32, given.file_size, PAD, fit))
+    assert np.array_equal(np.delete(mask, (15, 16), 1), np.delete(given.image[..., 0] > 0, (15, 16), 1))
+    assert mask.mean() == 0.5
+
+
+@pytest.mark.parametrize("size", [(9, 8), (33, 32), (100, 100), (30, 40)])
+def test_image_of_another_size_is_refused(size, tmp_path):
+    Pillow.fromarray(np.zeros(size, np.uint8)).save(tmp_path / "image.png")
+    for shape, transforms in [((8, 8, 1), ()), ((32, 32, 3), PAD)]:
+        if size == (9, 8) and transforms:
+            continue  # small enough to be padded
+        with pytest.raises(ValueError, match=rf"is {size[0]}x{size[1]} \(height x width\), .* --fit crop"):
+            read_image(tmp_path / "image.png", shape, transforms)
+
+
+def test_mask_of_neither_size_is_refused(tmp_path):
+    Pillow.fromarray(np.zeros((30, 30), bool)).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"is 30x30 .* of its image, 28x28, or of the network, 32x32"):
+        read_mask(tmp_path / "mask.png", 32, 32, (28, 28), PAD)
 
 
 @pytest.mark.parametrize(("labels", "classes"), [((10,), 10), ((-2,), 10), ((0,), 0)])

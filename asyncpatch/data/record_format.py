@@ -12,6 +12,7 @@ import json
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class Sidecar:
                 "convert the images again with this release"
             )
         try:
-            fields = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+            fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
             _check_fields(**fields)
             return cls(**fields)
         except ValueError as error:

@@ -6,8 +6,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from PIL import Image as Pillow
 
 from asyncpatch import pictures
+from asyncpatch.data import to_uint8
 from asyncpatch.plans import Task
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.runs import SamplingConfig, as_numpy, labels_in_turn, run_task
@@ -28,6 +30,18 @@ def choose_labels(labels: tuple[int, ...], count: int, num_classes: int) -> Int[
     return jnp.asarray([labels[i % len(labels)] for i in range(count)], jnp.int32)
 
 
+def write_each(folder: Path, images: Float[np.ndarray, "batch height width channel"]) -> list[str]:
+    """Every image as a PNG of its own size. Returns their names; those of an earlier call are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("[0-9]*.png"):
+        earlier.unlink()
+    names = [f"{index:0{len(str(len(images) - 1))}d}.png" for index in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        stored = to_uint8(image)
+        Pillow.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored[..., :3]).save(folder / name)
+    return [f"{folder.name}/{name}" for name in names]
+
+
 def draw_tasks(
     output: Path,
     denoiser: AbstractDenoiser,
@@ -37,10 +51,12 @@ def draw_tasks(
     made_labels: Int[Array, " batch"],
     given_labels: Int[Array, " batch"],
     columns: int = 8,
+    singles: Path | None = None,
 ) -> dict[str, dict]:
     """Run each task and write its grid and its time-field strip. Returns a record a task: files, seconds, labels.
 
-    Tasks that know pixels of `image` take `given_labels`; the others make `made_labels`.
+    Tasks that know pixels of `image` take `given_labels`; the others make `made_labels`. Below the folder `singles`, if
+    it is given, every image goes into a file of its own, pixel for pixel, in a folder named after its task.
     """
     output.mkdir(parents=True, exist_ok=True)
     records = {}
@@ -70,5 +86,7 @@ def draw_tasks(
             "seconds": round(seconds, 2),
             "labels": np.asarray(labels).tolist(),
         }
+        if singles is not None:
+            records[name]["files"] = write_each(singles / name, made)
         print(f"{name}: {len(made)} images in {seconds:.1f} s -> {grid}", flush=True)
     return records
