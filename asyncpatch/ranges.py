@@ -11,14 +11,13 @@ import numpy as np
 
 def check_number(name: str, value: int | float, holds: Callable[[float], bool], wanted: str) -> None:
     """Raise `ValueError` unless a setting is finite and `holds` is true of it; `wanted` says the range in words."""
+    number = value
     if isinstance(value, float):
         with np.errstate(over="ignore", under="ignore"):
             number = float(np.float32(value))
-        good = math.isfinite(number) and holds(number)
-    else:
-        good = holds(value)
-    if not good:
-        raise ValueError(f"{name} must be finite and {wanted}, got {value}; give another {name}")
+    finite = isinstance(number, int) or math.isfinite(number)
+    if not finite or not holds(number):
+        raise ValueError(f"{name} must be {'' if finite else 'finite and '}{wanted}, got {value}; give another {name}")
 
 
 def check_counts(**counts: int) -> None:

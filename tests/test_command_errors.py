@@ -83,7 +83,7 @@ def test_every_command_runs_by_the_shared_helper(name):
     [
         ("train FOLDER --nonsense", 2, "nonsense"),
         ("train FOLDER --optimizer.eps inf", 2, "eps must be finite and above 0"),
-        ("train FOLDER weighting:si-d2 --weighting.bias 1000", 2, "bias must be finite and between"),
+        ("train FOLDER weighting:si-d2 --weighting.bias 1000", 2, "bias must be between -30 and 30"),
         ("train FOLDER --fsdp 0", 1, "error: fsdp must be"),
         ("train FOLDER --batch-size 0", 1, "error: batch_size must be"),
         ("sample fashion FOLDER --sampling.guidance nan", 2, "guidance must be finite"),
