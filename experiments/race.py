@@ -31,6 +31,7 @@ from asyncpatch.data import AbstractSource, Digits, IdxFiles
 from asyncpatch.runs import Experiment, configure, train_run
 from asyncpatch.timesteps import Synchronous
 from asyncpatch.train import OptimizerConfig, RunConfig, commit
+from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import fashion_mnist
 from experiments.parts.rows import read_rows
 
@@ -185,4 +186,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_command(main)

@@ -18,6 +18,8 @@ from asyncpatch.runs import SamplingConfig, configure, train_run
 from asyncpatch.sampling import DDIM, StochasticCoefficient
 from asyncpatch.timesteps import AsyncPatch, Margins, Synchronous
 from asyncpatch.train import OptimizerConfig, RunConfig, TrainConfig
+from experiments.parts.bounds import Effort, Ends
+from experiments.parts.learn_path import FitConfig
 from experiments.parts.rows import Generation, Inpainting, Patches, RePaint, Steps, Trailing
 
 SETTINGS = [
@@ -44,6 +46,9 @@ SETTINGS = [
     Patches(),
     RePaint(),
     Trailing(),
+    Ends(),
+    Effort(),
+    FitConfig(),
 ]
 NUMBERS = [
     pytest.param(setting, field.name, id=f"{type(setting).__name__}.{field.name}")

@@ -28,6 +28,7 @@ from asyncpatch.elbo import AbstractDecoder, EightBit, Evaluation, WholePath, ev
 from asyncpatch.noise_schedule import LogLinear
 from asyncpatch.paths import AbstractPathLaw
 from asyncpatch.process import AbstractDenoiser, OnSchedule
+from asyncpatch.ranges import check_counts, check_seed
 from asyncpatch.runs import Experiment, open_batches, open_run
 from asyncpatch.train import commit
 
@@ -43,6 +44,9 @@ class Ends:
     min_log_snr: float = -10.0
     """At `t = 1`. Nearly nothing is left there, and the prior term is nearly 0."""
 
+    def __post_init__(self):
+        LogLinear(self.max_log_snr, self.min_log_snr)  # which takes the same two, and says what it does not take
+
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
@@ -53,6 +57,10 @@ class Effort:
     draws: int = 2
     """Paths drawn, each with its own noise."""
     seed: int = 0
+
+    def __post_init__(self):
+        check_counts(points=self.points, draws=self.draws)
+        check_seed(self.seed)
 
     @property
     def calls(self) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.elbo import WholePath, diffusion_nats
 from asyncpatch.paths import Learned
+from asyncpatch.ranges import check_counts, check_number, check_seed
 from experiments.parts.bounds import Model
 
 
@@ -29,6 +30,11 @@ class FitConfig:
     """Network calls along one path, for each image of a step."""
     learning_rate: float = 0.03
     seed: int = 0
+
+    def __post_init__(self):
+        check_counts(steps=self.steps, images_a_step=self.images_a_step, points=self.points)
+        check_number("learning_rate", self.learning_rate, lambda rate: rate > 0, "above 0")
+        check_seed(self.seed)
 
 
 def fit(
