@@ -34,4 +34,5 @@ def keep_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or os.environ.get(SWITCH, "") == OFF:
         return False
-    return all([mallopt(parameter, value) for parameter, value in SETTINGS.items()])
+    accepted = [mallopt(parameter, value) for parameter, value in SETTINGS.items()]
+    return all(accepted)

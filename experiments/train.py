@@ -16,7 +16,7 @@ from asyncpatch.data import ArrayRecords, Digits, IdxFiles, ImageFolder
 from asyncpatch.losses import FisherDivergence, Plain, SiD2
 from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
 from asyncpatch.runs import SamplingConfig, configure, train_run
-from asyncpatch.train import OptimizerConfig, RunConfig
+from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig
 from experiments.parts.command import run_command
 from experiments.parts.laws import LAWS
 
@@ -28,7 +28,7 @@ def main(
     timesteps: tyro.extras.subcommand_type_from_defaults(LAWS) = LAWS["async-patch"],  # type: ignore
     schedule: RectifiedFlow | Cosine | LogLinear = RectifiedFlow(),
     weighting: SiD2 | Plain | FisherDivergence = SiD2(),
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
+    optimizer: OptimizerConfig | MuonConfig = OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
     run_config: Annotated[RunConfig, tyro.conf.arg(name="run")] = RunConfig(
         steps=1500, checkpoint_every=500, sample_every=500
     ),

@@ -17,7 +17,8 @@ PACKAGE = {
     "Experiment": "asyncpatch.runs.experiment.Experiment",
     "DataConfig": "asyncpatch.runs.experiment.DataConfig",
     # trainer
-    "OptimizerConfig": "asyncpatch.train.settings.OptimizerConfig",
+    "OptimizerConfig": "asyncpatch.train.optimizers.OptimizerConfig",
+    "MuonConfig": "asyncpatch.train.optimizers.MuonConfig",
     "TrainConfig": "asyncpatch.train.settings.TrainConfig",
     "RunConfig": "asyncpatch.train.settings.RunConfig",
     # networks

@@ -19,7 +19,16 @@ from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, open_batches
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
 from asyncpatch.timesteps import AbstractTimestepSampler
-from asyncpatch.train import OptimizerConfig, RunConfig, TrainConfig, TrainState, Validation, make_mesh, train
+from asyncpatch.train import (
+    AbstractOptimizerConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    TrainState,
+    Validation,
+    make_mesh,
+    train,
+)
 
 GRID_COLUMNS = 8
 """Columns of a grid of samples."""
@@ -35,7 +44,7 @@ def configure(
     flip: bool = False,
     schedule: AbstractNoiseSchedule | None = None,
     weighting: AbstractWeighting | None = None,
-    optimizer: OptimizerConfig | None = None,
+    optimizer: AbstractOptimizerConfig | None = None,
     batch_size: int = 64,
     ema_decay: float = 0.999,
     label_dropout: float = 0.1,

@@ -7,44 +7,10 @@ Invariant: two runs with equal `TrainConfig`, data, loss and denoiser have the s
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from asyncpatch.ranges import check_counts, check_number, check_seed, check_share
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Adam with linear warm-up to a constant learning rate and clipping of the gradient's norm.
-
-    Source: the recipe of docs/theory.md; `eps` is added to the root of the second moment.
-    """
-
-    learning_rate: float = 3e-5
-    warmup_steps: int = 10_000
-    b1: float = 0.9
-    b2: float = 0.99
-    eps: float = 1e-12
-    max_gradient_norm: float = 1.0
-
-    def __post_init__(self):
-        check_number("learning_rate", self.learning_rate, lambda x: x > 0, "above 0")
-        check_number("warmup_steps", self.warmup_steps, lambda x: x >= 0, "at least 0")
-        check_number("b1", self.b1, lambda x: 0 <= x < 1, "in [0, 1)")
-        check_number("b2", self.b2, lambda x: 0 <= x < 1, "in [0, 1)")
-        check_number("eps", self.eps, lambda x: x > 0, "above 0")
-        check_number("max_gradient_norm", self.max_gradient_norm, lambda x: x > 0, "above 0")
-
-    def learning_rate_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """The rate of the update made after `step` others: the first update already moves."""
-        return self.learning_rate * jnp.minimum(1.0, (step + 1) / max(self.warmup_steps, 1))
-
-    def build(self) -> optax.GradientTransformation:
-        """The optax transformation: clip, then Adam at the warmed-up rate."""
-        return optax.chain(
-            optax.clip_by_global_norm(self.max_gradient_norm),
-            optax.adam(lambda count: self.learning_rate_at(jnp.asarray(count)), b1=self.b1, b2=self.b2, eps=self.eps),
-        )
+from asyncpatch.train.optimizers import AbstractOptimizerConfig, OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -57,7 +23,7 @@ class TrainConfig:
     """
 
     num_classes: int
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: AbstractOptimizerConfig = field(default_factory=OptimizerConfig)
     ema_decay: float = 0.999
     label_dropout: float = 0.1
     accumulation: int = 1

@@ -82,7 +82,8 @@ def _update(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetr
 
     # optax 0.2.8 mixes int32 and float32 in Adam's bias correction, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = config.optimizer.build().update(gradients, state.opt_state)
+        weights = eqx.filter(state.denoiser, eqx.is_inexact_array)
+        updates, opt_state = config.optimizer.build().update(gradients, state.opt_state, weights)
     denoiser = eqx.apply_updates(state.denoiser, updates)
     window_loss, window_steps = state.window_loss + loss, state.window_steps + 1
     reported = (step + 1) % inputs.log_every == 0
