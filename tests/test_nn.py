@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from asyncpatch.nn import (
     PRESETS,
     DroppingDenoiser,
+    LeanUNetConfig,
     NetworkDenoiser,
     TransformerConfig,
     UNetConfig,
@@ -30,7 +31,8 @@ from asyncpatch.tokens import merge_patches
 PIXELS = UNetConfig(channels=1, num_classes=3, base=4, multipliers=(1, 2), blocks=1, attention=(False, True), head=4)
 PATCHES = dataclasses.replace(PIXELS, patch=2, pixel_channels=4)
 TOKENS = TransformerConfig(channels=1, num_classes=3, width=16, depth=2, hidden=16, head=8, patch=2, pixel_channels=4)
-CONFIGS = {"pixels": PIXELS, "patches": PATCHES, "transformer": TOKENS}
+LEAN = LeanUNetConfig(channels=1, num_classes=3, widths=(8, 16), blocks=(1,), head=8, embedding=8)
+CONFIGS = {"pixels": PIXELS, "patches": PATCHES, "transformer": TOKENS, "lean": LEAN}
 every_network = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 

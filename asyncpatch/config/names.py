@@ -23,6 +23,7 @@ PACKAGE = {
     "RunConfig": "asyncpatch.train.settings.RunConfig",
     # networks
     "UNetConfig": "asyncpatch.nn.unet.UNetConfig",
+    "LeanUNetConfig": "asyncpatch.nn.lean_unet.LeanUNetConfig",
     "TransformerConfig": "asyncpatch.nn.transformer.TransformerConfig",
     # noise schedules
     "RectifiedFlow": "asyncpatch.noise_schedule.RectifiedFlow",

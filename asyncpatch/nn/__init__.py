@@ -4,6 +4,8 @@ from asyncpatch.nn.base import AbstractNetwork as AbstractNetwork
 from asyncpatch.nn.base import AbstractNetworkConfig as AbstractNetworkConfig
 from asyncpatch.nn.denoiser import DroppingDenoiser as DroppingDenoiser
 from asyncpatch.nn.denoiser import NetworkDenoiser as NetworkDenoiser
+from asyncpatch.nn.lean_unet import LeanUNet as LeanUNet
+from asyncpatch.nn.lean_unet import LeanUNetConfig as LeanUNetConfig
 from asyncpatch.nn.presets import PRESETS as PRESETS
 from asyncpatch.nn.presets import preset as preset
 from asyncpatch.nn.transformer import Transformer as Transformer
