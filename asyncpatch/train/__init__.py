@@ -13,8 +13,6 @@ from asyncpatch.train.optimizers import MuonConfig as MuonConfig
 from asyncpatch.train.optimizers import OptimizerConfig as OptimizerConfig
 from asyncpatch.train.provenance import commit as commit
 from asyncpatch.train.provenance import release as release
-from asyncpatch.train.reading import CheckpointError as CheckpointError
-from asyncpatch.train.reading import ConfigMismatchError as ConfigMismatchError
 from asyncpatch.train.reading import Saved as Saved
 from asyncpatch.train.reading import best_step as best_step
 from asyncpatch.train.reading import load_for_sampling as load_for_sampling
@@ -26,3 +24,5 @@ from asyncpatch.train.state import init_state as init_state
 from asyncpatch.train.step import StepInputs as StepInputs
 from asyncpatch.train.step import StepMetrics as StepMetrics
 from asyncpatch.train.step import train_step as train_step
+from asyncpatch.train.whole import CheckpointError as CheckpointError
+from asyncpatch.train.whole import ConfigMismatchError as ConfigMismatchError

@@ -3,12 +3,14 @@
 Orbax writes under a temporary name and renames, so a folder with a plain number is complete unless the disk lost
 part of it; `reading` says what is in one.
 
-Invariant: `restore` returns the newest state that reads back whole. Checkpoints that do not are moved to
-`damaged/` and named in a warning; none is ever deleted for being unreadable.
+Invariant: `restore` returns the newest state that reads back as it was saved. Checkpoints that are proven damaged are
+moved to `damaged/` and named in a warning; whatever else goes wrong is an error that leaves all as it is. None is ever
+deleted for being unreadable.
 """
 
 import dataclasses
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -20,20 +22,21 @@ from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from asyncpatch.config import Json, differences, from_json, to_json
+from asyncpatch.train.digest import digests, kinds
+from asyncpatch.train.evidence import brief
 from asyncpatch.train.provenance import commit, release
-from asyncpatch.train.reading import (
-    CHECKPOINTS,
-    VALIDATION_LOSS,
-    ConfigMismatchError,
-    loss_in,
-    newest_readable,
-    read_items,
-    read_record,
-    split_shapes,
-    with_unreadable_metrics,
-)
+from asyncpatch.train.record import VALIDATION_LOSS, Record, written_record
 from asyncpatch.train.settings import RunConfig
 from asyncpatch.train.state import TrainState
+from asyncpatch.train.whole import (
+    CHECKPOINTS,
+    ConfigMismatchError,
+    Templates,
+    newest_readable,
+    none_readable,
+    paths_in,
+    unreadable_in,
+)
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,9 +49,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, run: RunConfig):
         self._folder = folder.resolve()
-        _set_aside(self._folder, with_unreadable_metrics(self._folder))
+        unreadable = unreadable_in(self._folder)
+        damaged = [path for path in paths_in(self._folder) if path in unreadable]
+        if damaged and len(damaged) == len(paths_in(self._folder)):
+            raise none_readable(self._folder, {path: unreadable[path] for path in damaged})
+        for path, error in unreadable.items():
+            LOGGER.warning("checkpoint %s is damaged (%s)", path, brief(error))
+        _set_aside(self._folder, list(unreadable))
         self._manager = self._open(run)
-        self._made_by = {"release": release(), "commit": commit()}
+        self._commit = commit()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -68,10 +77,11 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        trees = eqx.filter(_by_item(state), eqx.is_array)
+        record = Record(experiment, step, validation_loss, release(), self._commit, kinds(trees), digests(trees))
         items = ocp.args.Composite(
-            ema=ocp.args.StandardSave(eqx.filter(state.ema, eqx.is_array)),
-            state=ocp.args.StandardSave(eqx.filter(_without_ema(state), eqx.is_array)),
-            config=ocp.args.JsonSave({"experiment": experiment} | self._made_by),
+            config=ocp.args.JsonSave(written_record(record)),
+            **{item: ocp.args.StandardSave(tree) for item, tree in trees.items()},
         )
         metrics = {} if validation_loss is None else {VALIDATION_LOSS: validation_loss}
         self._manager.save(step, args=items, metrics=metrics)
@@ -79,44 +89,44 @@ class Checkpoints:
     def restore(self, experiment: Json, template: TrainState) -> TrainState | None:
         """The newest readable state, or None if nothing was ever saved; `template` has its shapes and shardings.
 
-        Raises `ConfigMismatchError` if it was saved under another config, and `CheckpointError` if there are
-        checkpoints and none can be read.
+        Raises `ConfigMismatchError` if it was saved under another config or by code that builds another network,
+        `CheckpointError` if there are checkpoints and all are damaged, and `OSError` if one cannot be read at present.
         """
 
-        def read(path: Path) -> TrainState:
-            _check_same_config(path, experiment)
-            ema_arrays, ema_rest = split_shapes(template.ema)
-            arrays, rest = split_shapes(_without_ema(template))
-            items = read_items(path, ema=ocp.args.StandardRestore(ema_arrays), state=ocp.args.StandardRestore(arrays))
-            return TrainState(ema=eqx.combine(items["ema"], ema_rest), **eqx.combine(items["state"], rest))
+        def templates(path: Path, record: Record) -> Templates:
+            _check_same_config(path, record, experiment)
+            return _by_item(template)
 
-        found = newest_readable(self._folder, read)
+        found = newest_readable(self._folder, templates)
         if found is None:
             return None
-        state, damaged = found
-        _set_aside(self._folder, damaged)
+        _set_aside(self._folder, found.damaged)
         self._manager.reload()
-        return state
+        return TrainState(ema=found.trees["ema"], **found.trees["state"])
 
     def _open(self, run: RunConfig) -> ocp.CheckpointManager:
         # Orbax ranks upwards and keeps the end of the list, hence the sign.
-        best = checkpoint_managers.BestN(get_metric_fn=lambda metrics: -loss_in(metrics), n=run.keep_best)
+        best = checkpoint_managers.BestN(get_metric_fn=lambda metrics: -_loss_in(metrics), n=run.keep_best)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(run.keep_last), best]
             ),
             # The policy alone decides what stays, but without best_fn Orbax does not write the metrics down.
-            best_fn=loss_in,
+            best_fn=_loss_in,
             best_mode="min",
             cleanup_tmp_directories=True,
         )
         return ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
 
 
-def _check_same_config(path: Path, experiment: Json) -> None:
-    record = read_record(path)
+def _loss_in(metrics: dict[str, float]) -> float:
+    """The validation loss of a checkpoint; one that has none ranks last."""
+    return metrics.get(VALIDATION_LOSS, math.inf)
+
+
+def _check_same_config(path: Path, record: Record, experiment: Json) -> None:
     # Through the objects and back, so that options which the saved config predates take their defaults.
-    saved = to_json(from_json(record["experiment"], record["release"]))
+    saved = to_json(from_json(record.experiment, record.release))
     found = differences(saved, experiment, ignored_types=(RunConfig,))
     if found:
         lines = "; ".join(f"{name or 'config'} was {before} and is now {now}" for name, (before, now) in found.items())
@@ -127,6 +137,7 @@ def _check_same_config(path: Path, experiment: Json) -> None:
 
 def _set_aside(folder: Path, damaged: list[Path]) -> None:
     """Move unreadable checkpoints out of the way of later ones of the same step; one process does it for all."""
+    multihost_utils.sync_global_devices("all have seen the checkpoints")
     for path in damaged if jax.process_index() == 0 else []:
         target = folder / DAMAGED / f"{path.name}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
@@ -135,5 +146,7 @@ def _set_aside(folder: Path, damaged: list[Path]) -> None:
     multihost_utils.sync_global_devices("damaged checkpoints set aside")
 
 
-def _without_ema(state: TrainState) -> dict[str, PyTree]:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "ema"}
+def _by_item(state: TrainState) -> dict[str, PyTree]:
+    """A state as it is saved: what sampling needs, and the rest."""
+    names = [field.name for field in dataclasses.fields(state) if field.name != "ema"]
+    return {"ema": state.ema, "state": {name: getattr(state, name) for name in names}}

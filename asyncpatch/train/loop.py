@@ -26,7 +26,7 @@ from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, p
 from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
-from asyncpatch.train.reading import VALIDATION_LOSS
+from asyncpatch.train.record import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
 from asyncpatch.train.state import MakeDenoiser, TrainState, abstract_state, init_state
