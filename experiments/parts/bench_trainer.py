@@ -1,6 +1,10 @@
-"""What the trainer costs: images a second of a whole run, over those of its step alone in a plain `jax.jit`."""
+"""What the trainer costs: images a second of a whole run, over those of its step alone in a plain `jax.jit`.
 
-import json
+The two take turns inside one run, a stretch of steps each. Timed one after the other they may find the process's
+memory in different states, which alone moved the ratio by a fifth: the blocks that a step frees are kept by the
+allocator or given back to the system, by what was allocated before.
+"""
+
 import statistics
 import tempfile
 import time
@@ -15,29 +19,53 @@ import jax.random as jr
 import optax
 
 from asyncpatch.data import Digits
-from asyncpatch.runs import Experiment, configure, open_batches, train_run
+from asyncpatch.runs import Experiment, configure, open_batches
+from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.shapes import NULL_LABEL
 from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import RunConfig
+from asyncpatch.train import RunConfig, make_mesh, train
 
-LOG_EVERY = 20
-"""Steps between two reports of a speed."""
+STRETCH = 20
+"""Steps of the one before the other's turn."""
 
 
 def bench_trainer(name: str, size: int, batch: int, steps: int) -> None:
-    """Print the ratio for one preset: the bare step is timed before and after the run, as machines drift."""
+    """Print the ratio for one preset, from `steps` steps of each."""
+    keep_compiled()
     experiment = configure(Digits(), name, AsyncPatch((1, 2, 4, 8)), pad_to=size, batch_size=batch)
     step = bare_step(experiment)
-    before = _rate(step, batch, steps)
-    run = RunConfig(steps=steps, log_every=LOG_EVERY, checkpoint_every=10**9, sample_every=10**9, validation_batches=1)
+    step()
+    ends, ratios, rates = [], [], []
+
+    def turn(at: int, denoiser: object) -> None:
+        """Called between the trainer's stretches; the first of them compiles, and is not counted."""
+        begun = time.perf_counter()
+        for _ in range(STRETCH):
+            step()
+        ended = time.perf_counter()
+        if ends:
+            trainer, bare = begun - ends[-1], ended - begun
+            ratios.append(bare / trainer)
+            rates.append((batch * STRETCH / trainer, batch * STRETCH / bare))
+        ends.append(ended)
+
+    run = RunConfig(steps=max(3 * STRETCH, steps), log_every=STRETCH, checkpoint_every=10**9, sample_every=STRETCH)
     with tempfile.TemporaryDirectory() as folder:
-        train_run(Path(folder), experiment, run)
-        lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    trainer = statistics.median(line["images_per_second"] for line in lines if "images_per_second" in line)
-    bare = (before + _rate(step, batch, steps)) / 2
+        train(
+            folder,
+            experiment,
+            experiment.training,
+            run,
+            experiment.make_denoiser,
+            experiment.training_loss,
+            open_batches(experiment, 0)[0],
+            make_mesh(),
+            sample_callback=turn,
+        )
+    trainer, bare = (statistics.median(one) for one in zip(*rates, strict=True))
     print(
         f"trainer, {name} at {size}x{size}, batch {batch}: {trainer:.0f} images/s, "
-        f"{trainer / bare:.3f} of the bare step's {bare:.0f}"
+        f"{statistics.median(ratios):.3f} of the bare step's {bare:.0f} (turns from {min(ratios):.3f} to {max(ratios):.3f})"
     )
 
 
@@ -78,15 +106,3 @@ def bare_step(experiment: Experiment) -> Callable[[], None]:
         jax.block_until_ready(value)
 
     return once
-
-
-def _rate(step: Callable[[], None], batch: int, steps: int) -> float:
-    """Images a second: the median over stretches as long as the trainer reports."""
-    step()
-    rates = []
-    for _ in range(max(1, steps // LOG_EVERY)):
-        begun = time.perf_counter()
-        for _ in range(LOG_EVERY):
-            step()
-        rates.append(batch * LOG_EVERY / (time.perf_counter() - begun))
-    return statistics.median(rates)
