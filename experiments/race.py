@@ -30,7 +30,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from asyncpatch.data import AbstractSource, Digits, IdxFiles
 from asyncpatch.runs import Experiment, configure, train_run
 from asyncpatch.timesteps import Synchronous
-from asyncpatch.train import OptimizerConfig, RunConfig, commit
+from asyncpatch.train import OptimizerConfig, RunConfig, commit, read_metrics
 from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import fashion_mnist
 from experiments.parts.rows import read_rows
@@ -94,14 +94,10 @@ def run_ours(name: str, folder: Path, source: AbstractSource, seconds: float, se
     config = RunConfig(steps=PROBE, log_every=20, sample_every=10**9, validation_batches=JUDGED // runner.batch)
     if not (trained / "metrics.jsonl").is_file():
         train_run(trained, experiment, dataclasses.replace(config, checkpoint_every=PROBE))
-    speed = _lines(trained)[-2]["images_per_second"]
+    speed = read_metrics(trained)[-2]["images_per_second"]
     steps = max(PROBE + LOOKS, int(seconds * speed / runner.batch))
     train_run(trained, experiment, dataclasses.replace(config, steps=steps, checkpoint_every=max(20, steps // LOOKS)))
-    return _seen(_lines(trained), runner.batch)
-
-
-def _lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return _seen(read_metrics(trained), runner.batch)
 
 
 def _seen(lines: list[dict], batch: int) -> list[dict]:

@@ -3,11 +3,13 @@
 from asyncpatch.train.batch import Batch as Batch
 from asyncpatch.train.batch import BatchSource as BatchSource
 from asyncpatch.train.batch import put_batch as put_batch
+from asyncpatch.train.folder import FolderInUseError as FolderInUseError
 from asyncpatch.train.interrupt import TERMINATED_STATUS as TERMINATED_STATUS
 from asyncpatch.train.loop import NonFiniteLossError as NonFiniteLossError
 from asyncpatch.train.loop import Validation as Validation
 from asyncpatch.train.loop import train as train
 from asyncpatch.train.mesh import make_mesh as make_mesh
+from asyncpatch.train.metrics_log import read_metrics as read_metrics
 from asyncpatch.train.optimizers import AbstractOptimizerConfig as AbstractOptimizerConfig
 from asyncpatch.train.optimizers import MuonConfig as MuonConfig
 from asyncpatch.train.optimizers import OptimizerConfig as OptimizerConfig

@@ -2,14 +2,14 @@
 
 Interrupt a run at any step and start the same command again: it goes on from the newest good checkpoint with the
 losses and parameters of a run that was never interrupted, to the bit on CPU. SIGTERM saves first and exits with
-status 143. The host never waits for the step it has just started, and reads numbers off the device only to
-report or save; a loss that is not finite freezes the state on the device and is named at the next look.
+status 143; before the first step, or a second time, it ends the process at once. The host never waits for the step it
+has just started, and reads numbers off the device only to report or save; a loss that is not finite freezes the state
+on the device and is named at the next look.
 """
 
 import dataclasses
 import json
 import math
-import tempfile
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
@@ -25,6 +25,7 @@ from asyncpatch.config import Json, to_json
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.flat import flatten, unflatten
+from asyncpatch.train.folder import held, prepare, replace_bytes
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
 from asyncpatch.train.record import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
@@ -70,11 +71,11 @@ def train(
 
     `experiment` is the whole config of the run, `config` and those of data, loss and denoiser included: it is
     saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
-    `OSError` if the folder cannot be written to, `ValueError` for unusable batches, `NonFiniteLossError`, and
-    `SystemExit(143)` once the state is saved after a SIGTERM.
+    `OSError` if the folder cannot be written to, `FolderInUseError` if another training runs there, `ValueError` for
+    unusable batches, `NonFiniteLossError`, and `SystemExit(143)` once the state is saved after a SIGTERM.
     """
-    folder, written = _prepare(folder), to_json(experiment)
-    with Checkpoints(folder, run) as checkpoints, TerminationRequest() as termination:
+    folder, written = prepare(folder), to_json(experiment)
+    with TerminationRequest() as termination, held(folder), Checkpoints(folder, run) as checkpoints:
         state = checkpoints.restore(written, abstract_state(make_denoiser, config, mesh))
         if state is None:
             state = init_state(make_denoiser, config, mesh)
@@ -93,6 +94,7 @@ def train(
                 batch = next(batches)
                 with reporter.compiling("the train step") if step == start + 1 else nullcontext():
                     arrays, metrics = take_step(arrays, batch)
+                termination.steps_are_made()
                 reporter.after(step, metrics, len(batch.label))
 
                 last, stop = step == run.steps, termination.agreed(step, run.log_every)
@@ -115,23 +117,9 @@ def train(
     return unflatten(arrays, rest)
 
 
-def _prepare(folder: str | Path) -> Path:
-    """Make the output folder and prove that it can be written to, before anything is computed."""
-    folder = Path(folder).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the output folder {folder} ({error}); give a folder that you can write to"
-        ) from error
-    return folder
-
-
 def _write_config(folder: Path, written: Json) -> None:
     if jax.process_index() == 0:
-        (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        replace_bytes(folder / CONFIG_FILE, (json.dumps(written, indent=2) + "\n").encode())
 
 
 def _put_ahead(

@@ -1,16 +1,21 @@
 """metrics.jsonl and TensorBoard events.
 
 Invariant: after a resume at step `n` the file holds no line beyond `n` and continues from there, so that apart from
-timings it is the file of a run that was never interrupted.
+timings it is the file of a run that was never interrupted. Lines that no run wrote are kept in a file of their own.
 """
 
 import json
-import os
+import logging
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
-METRICS_FILE, EVENTS_FOLDER = "metrics.jsonl", "tensorboard"
+from asyncpatch.train.folder import replace_bytes
+
+LOGGER = logging.getLogger(__name__)
+
+METRICS_FILE, EVENTS_FOLDER, FOREIGN_FILE = "metrics.jsonl", "tensorboard", "metrics.foreign"
 
 
 class MetricsLog:
@@ -35,18 +40,47 @@ class MetricsLog:
         self._events.close()
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl. Lines that are not ours are passed over, with a warning."""
+    ours, foreign = _lines(folder / METRICS_FILE)
+    if foreign:
+        LOGGER.warning("passed over %d lines of %s that are no metrics", len(foreign), folder / METRICS_FILE)
+    return [values for _, values in ours]
+
+
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Keep the lines up to `step`. A line cut short by a kill goes too: it is later than any checkpoint."""
+    """Keep the lines up to `step`, and put foreign lines into a file of their own.
+
+    A line cut short by a kill goes: it is later than any checkpoint.
+    """
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] > step:
-                break
-        except ValueError:
-            break
-        kept.append(line + "\n")
-    replacement = path.with_suffix(".tmp")
-    replacement.write_text("".join(kept), encoding="utf-8")
-    os.replace(replacement, path)
+    ours, foreign = _lines(path)
+    kept = [line for line, values in ours if values["step"] <= step]
+    if foreign:
+        elsewhere = path.with_name(FOREIGN_FILE)
+        with elsewhere.open("ab") as file:
+            file.write(b"".join(line + b"\n" for line in foreign))
+        LOGGER.warning("moved %d lines of %s that are no metrics to %s", len(foreign), path, elsewhere)
+    replace_bytes(path, b"".join(line + b"\n" for line in kept))
+
+
+def _lines(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], list[bytes]]:
+    """The lines that a run wrote, each with what it says, and the foreign ones; not one cut short at the end."""
+    *lines, last = path.read_bytes().split(b"\n")
+    ours, foreign = [], []
+    for line in lines if _values(last) is None else [*lines, last]:
+        if (values := _values(line)) is not None:
+            ours.append((line, values))
+        elif line.strip():
+            foreign.append(line)
+    return ours, foreign
+
+
+def _values(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None if no run wrote it."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and type(values.get("step")) is int else None

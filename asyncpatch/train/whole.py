@@ -67,6 +67,8 @@ def newest_readable(
             record = read_record(path)
             trees = _read_whole(path, record, templates(path, record))
         except DamageError as error:
+            if not path.exists():  # a training that runs there has removed it meanwhile
+                return newest_readable(folder, templates, step)
             failures[path] = error
             continue
         for damaged, error in failures.items():

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import equinox as eqx
 import jax

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from asyncpatch.config import to_json
 from asyncpatch.runs import Experiment, SamplingConfig, four_tasks, open_batches, open_run, train_run
-from asyncpatch.train import RunConfig, commit
+from asyncpatch.train import RunConfig, commit, read_metrics
 from experiments.parts.drawing import choose_labels, draw_tasks
 from experiments.parts.loss_curve import loss_curve
 from experiments.parts.page import write_page
@@ -29,7 +29,7 @@ def train_and_show(
     made_by, begun = commit(), time.monotonic()
     train_run(folder, experiment, config, sampling=sampling)
     seconds = time.monotonic() - begun
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = read_metrics(folder)
     loss_curve(records, report / "loss.png")
 
     denoiser = open_run(folder).denoiser
