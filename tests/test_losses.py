@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from asyncpatch.losses import FisherDivergence, Plain, SiD2, denoising_loss
+from asyncpatch.losses import AbstractWeighting, FisherDivergence, Plain, SiD2, denoising_loss
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow, Truncated
 from asyncpatch.process import AbstractDenoiser, GaussianDenoiser, Prediction
 from asyncpatch.shapes import NULL_LABEL
@@ -27,6 +27,36 @@ def test_weights_are_finite_and_not_negative_everywhere(weighting, schedule):
     assert jnp.all(jnp.isfinite(weights))
     # cos(pi/2 (1-t)) and its derivative round to a few parts in 1e8 around 0.
     assert jnp.all(weights >= -1e-6)
+
+
+TOO_STEEP = [RectifiedFlow(), Cosine(), LogLinear(max_log_snr=80.0), Truncated(RectifiedFlow(), max_log_snr=40.0)]
+"""Schedules that come so close to clean that the error of the score there hides all others."""
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS, ids=named)
+@pytest.mark.parametrize("schedule", SCHEDULES + TOO_STEEP, ids=named)
+def test_weighting_that_cannot_be_trained_under_is_refused(weighting, schedule):
+    if isinstance(weighting, FisherDivergence) and schedule in TOO_STEEP:
+        with pytest.raises(ValueError, match="weights must be finite, not negative and of comparable size"):
+            weighting.check(schedule)
+    else:
+        weighting.check(schedule)
+
+
+class Wrong(AbstractWeighting):
+    """Twice the noise time, but for nearly clean tokens."""
+
+    cleanest: float
+
+    def __call__(self, schedule, t):
+        return jnp.where(t < 1e-4, self.cleanest, 2 * t)
+
+
+@pytest.mark.parametrize("cleanest", [-0.1, float("nan"), float("inf"), 1e9, 1e20])
+def test_weights_that_are_negative_infinite_or_hide_all_others_are_refused(cleanest):
+    Wrong(1e3).check(RectifiedFlow())
+    with pytest.raises(ValueError, match="weighs the noise time 0 by "):
+        Wrong(cleanest).check(RectifiedFlow())
 
 
 def generic_sid2_on_velocity(schedule, bias, t):

@@ -14,6 +14,7 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
@@ -23,12 +24,38 @@ MAX_BIAS = 30
 """Of a log-SNR: the weights of two times then differ by 13 orders of magnitude, which float32 cannot tell apart."""
 
 
+MAX_RATIO = 2.0**24
+"""Of the largest weight to the mean over even times: beyond, one token hides all others in a float32 sum."""
+
+TIMES_OF_CHECK = np.concatenate([[0.0], 2.0 ** -np.arange(24, 10, -1), np.arange(1, 1024) / 1024, [1.0]])
+"""Times at which a weighting is tried: all of [0, 1], and ever closer to clean, where weights of the score grow."""
+
+
 class AbstractWeighting(eqx.Module):
     """The weight on the squared velocity error.
 
     To write one more: implement `__call__` elementwise, keep it finite at `t = 0` and `t = 1`, and enrol the class
     in `tests/test_losses.py`.
     """
+
+    def check(self, schedule: AbstractNoiseSchedule) -> None:
+        """Raise `ValueError` unless a network can be trained under this weighting of times on `schedule`.
+
+        Weights and their squares, which gradients' norms are made of, must be finite in float32, none may be negative,
+        and none so large that it hides all others.
+        """
+        weights = np.asarray(self(schedule, jnp.asarray(TIMES_OF_CHECK, jnp.float32)), np.float64)
+        usual = float(np.mean(np.abs(weights)[TIMES_OF_CHECK * 1024 >= 1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            wrong = ~np.isfinite(np.float32(weights) ** 2) | (weights < -1e-6 * usual) | (weights > MAX_RATIO * usual)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise ValueError(
+                f"{_one_line(self)} on {_one_line(schedule)} weighs the noise time {TIMES_OF_CHECK[at]:.2g} by "
+                f"{weights[at]:.2g}, where {usual:.2g} is usual; weights must be finite, not negative and of "
+                "comparable size: take a schedule that ends at a smaller log-SNR, as LogLinear and Truncated do by "
+                "default, or another weighting"
+            )
 
     @abc.abstractmethod
     def __call__(self, schedule: AbstractNoiseSchedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -75,3 +102,7 @@ class FisherDivergence(AbstractWeighting):
 
     def __call__(self, schedule: AbstractNoiseSchedule, t: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return safe_divide(schedule.alpha(t), schedule.sigma(t)) ** 2
+
+
+def _one_line(thing: object) -> str:
+    return " ".join(repr(thing).split())
