@@ -1,5 +1,7 @@
 """Opening files that others made: regular files alone, and no more memory than the file has a claim to.
 
+And the folders that a program writes to: that they can be written to is found out before anything is computed.
+
 A path may lead to a pipe, which blocks whoever opens it, or to a device without end. A compressed file of a few
 kilobytes may stand for terabytes. Invariant: what is read from a compressed file is at most `MAX_EXPANDED` bytes, or
 the size of the file itself if that is larger, and this is checked before anything is expanded or allocated.
@@ -9,6 +11,7 @@ import io
 import math
 import os
 import stat
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -16,6 +19,20 @@ import numpy as np
 
 MAX_EXPANDED = 2**30
 """Bytes that a compressed file may stand for: EMNIST's largest part has half of it."""
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """Make a folder for output and prove that it can be written to. Raises `OSError` if it cannot."""
+    folder = Path(folder).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the output folder {folder} ({error}); give a folder that you can write to"
+        ) from error
+    return folder
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:

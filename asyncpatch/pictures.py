@@ -23,9 +23,9 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 
 def colour(image: Float[Values, "height width channel"]) -> Pixels:
-    """[-1, 1] to colours; a single channel becomes grey. More than three channels have no colours: the first three."""
+    """[-1, 1] to colours. Of more than three channels the first three are shown, of less the first, as grey."""
     values = np.asarray(image)
-    grey_or_colour = np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values[..., :3]
+    grey_or_colour = np.repeat(values[..., :1], 3, axis=-1) if values.shape[-1] < 3 else values[..., :3]
     return np.rint((grey_or_colour.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 

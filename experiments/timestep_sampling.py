@@ -38,6 +38,7 @@ from experiments.parts.judges import AnyJudge, OwnClassifier
 from experiments.parts.law_pictures import describe_laws
 from experiments.parts.law_table import MASKS, REPAINT, SCALES, TRAILING, Preset, Scale, Table, candidates, jobs, laws
 from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement, Together, Trailing, read_rows
+from experiments.parts.scores import settle
 from experiments.parts.tables import line_names, run_names
 from experiments.report import write_report
 
@@ -77,15 +78,19 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed
     settings = RunConfig(
         steps=scale.steps, log_every=20, sample_every=scale.steps, checkpoint_every=max(1, scale.steps // 3)
     )
-    train_run(trained, configuration(scale, source, law, seed), settings)
-    rows = folder / "rows.jsonl"
-    if not baseline:
-        how = dataclasses.replace(scale.generating, seed=seed)
-        evaluate(trained, rows, Generation(scale.generated), how, by.judge, by.reference)
+    experiment = configuration(scale, source, law, seed)
+    generating, completing = dataclasses.replace(scale.generating, seed=seed), []
     for method in methods(name):
         how = dataclasses.replace(scale.repaint if isinstance(method, RePaint) else scale.completing, seed=seed)
-        for masks in MASKS.values():
-            evaluate(trained, rows, Inpainting(masks, scale.completed, method=method), how, by.judge, lpips=by.lpips)
+        completing += [(Inpainting(masks, scale.completed, method=method), how) for masks in MASKS.values()]
+    for task, how in [(Generation(scale.generated), generating), *completing]:
+        settle(task, how, experiment, by.reference)  # so that training is not followed by a refusal
+    train_run(trained, experiment, settings)
+    rows = folder / "rows.jsonl"
+    if not baseline:
+        evaluate(trained, rows, Generation(scale.generated), generating, by.judge, by.reference)
+    for task, how in completing:
+        evaluate(trained, rows, task, how, by.judge, lpips=by.lpips)
     done(folder, name, seed).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
 
 

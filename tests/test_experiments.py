@@ -43,6 +43,9 @@ def test_quickstart_leaves_pictures_numbers_config_and_page(report):
     assert np.isfinite(float(numbers["validation loss"]))
     assert {"seed", "commit", "machine", "command"} <= numbers.keys()
     assert numbers["tasks"]["generation"]["images"] == 32
+    assert sorted(path.name for path in (report.parent / "samples").iterdir()) == [
+        f"step_{step:07d}.png" for step in (1, 2, 3)
+    ]
 
 
 def test_checkpoint_is_sampled_with_known_pixels_equal_to_the_bit(report):

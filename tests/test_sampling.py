@@ -538,6 +538,14 @@ def test_bad_input_is_refused_before_any_compute(draw, changed, error, message):
         )
 
 
+def test_a_plan_from_outside_may_be_used_under_jit():
+    def draw(label):
+        image, plan = GOOD["image"], GOOD["plan"]
+        return sample(jr.key(0), _Echo(), Task(plan, GOOD["known"]), image, label, DDIM(0.0))
+
+    np.testing.assert_allclose(jax.jit(draw)(GOOD["label"]), draw(GOOD["label"]), atol=1e-6)
+
+
 @pytest.mark.parametrize("frames", [0, 3])
 def test_history_has_no_more_frames_than_steps(frames):
     with pytest.raises(ValueError, match=f"a plan of 2 steps has no {frames} frames; ask for 1 to 2"):

@@ -90,7 +90,21 @@ def open_batches(experiment: Experiment, workers: int) -> tuple[Batches, Batches
             f"the data has {len(training.class_names)} classes, the network {network.num_classes}; give the network "
             "as many, or 0 to train without labels"
         )
+    if len(training.class_names) > experiment.training.num_classes:
+        raise ValueError(
+            f"the data has {len(training.class_names)} classes, the config of training "
+            f"{experiment.training.num_classes}; set training.num_classes to those of the data"
+        )
+    if held_out.class_names != training.class_names[: len(held_out.class_names)]:
+        raise ValueError(
+            f"the held-out images are of the classes {_few(held_out.class_names)}, those to train on of "
+            f"{_few(training.class_names)}; give a set whose classes are the same, in the same order"
+        )
     return training, held_out
+
+
+def _few(names: tuple[str, ...], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
 
 
 def _open(

@@ -11,12 +11,14 @@ from jax.experimental import multihost_utils
 
 from asyncpatch import pictures
 from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, RandomFlip, hold_out
+from asyncpatch.files import writable_folder
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, open_batches
+from asyncpatch.runs.rehearsal import rehearse_sampling, rehearse_training
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import (
@@ -54,7 +56,8 @@ def configure(
 ) -> Experiment:
     """The config of a run on `source`, whose shape and classes are read off the data.
 
-    Raises `ValueError` for an unknown preset or for images that it cannot take.
+    Raises `ValueError` for an unknown preset, for images that it cannot take, and for a weighting that cannot be used
+    on the schedule.
     """
     check_counts(batch_size=batch_size, **({} if pad_to is None else {"pad_to": pad_to}))
     # What is wrong with a number is said before the data is opened, which may take long, or is blamed.
@@ -66,6 +69,8 @@ def configure(
         accumulation=accumulation,
         seed=seed,
     )
+    weighting, schedule = weighting or SiD2(), schedule or RectifiedFlow()
+    weighting.check(schedule)
     records = source.open()
     height, width, channels = records.shape if pad_to is None else (pad_to, pad_to, records.shape[2])
     num_classes = len(records.class_names)
@@ -83,9 +88,9 @@ def configure(
             batch_size=batch_size,
         ),
         network=network if compute_dtype is None else dataclasses.replace(network, compute_dtype=compute_dtype),
-        schedule=schedule or RectifiedFlow(),
+        schedule=schedule,
         timesteps=timesteps,
-        weighting=weighting or SiD2(),
+        weighting=weighting,
         training=dataclasses.replace(trainer, num_classes=num_classes),
     )
 
@@ -101,12 +106,24 @@ def train_run(
 ) -> TrainState:
     """Train, or go on training, in `folder`. Compiled programs are kept on disk (`asyncpatch.runs.cache`).
 
-    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end.
+    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end. What can be
+    known to go wrong is raised before anything is computed; what goes wrong later with pictures or validation is
+    logged, and does not end the run.
     """
     check_number("workers", workers, lambda count: count >= 0, "at least 0")
     check_number(
         "fsdp", fsdp, lambda parts: parts >= 1 and jax.device_count() % parts == 0, f"a divisor of {jax.device_count()}"
     )
+    parts = experiment.training.accumulation * jax.device_count()
+    check_number(
+        "batch_size",
+        experiment.data.batch_size,
+        lambda images: images % parts == 0,
+        f"a multiple of {parts} (microbatches times devices)",
+    )
+    rehearse_training(experiment)
+    if sampling is not None:
+        rehearse_sampling(experiment, sampling)
     keep_compiled()
     training, held_out = open_batches(experiment, workers)
     return train(
@@ -128,10 +145,13 @@ def draw_grids(
 ) -> Callable[[int, NetworkDenoiser], None]:
     """A callback that draws one row of samples a task, of held-out images where pixels are known.
 
-    With several processes the first draws alone, from a copy of the weights that all of them bring together.
+    With several processes the first draws alone, from a copy of the weights that all of them bring together. Raises
+    `OSError` if pictures cannot be written to `folder`.
     """
+    folder = writable_folder(folder)
     height, width, _ = experiment.data.shape
     tasks = four_tasks(config, height, width)
+    labelled = experiment.network.num_classes > 0
     labels = labels_in_turn(GRID_COLUMNS, experiment.network.num_classes)
 
     def draw(step: int, denoiser: NetworkDenoiser) -> None:
@@ -139,13 +159,12 @@ def draw_grids(
             denoiser = multihost_utils.process_allgather(denoiser, tiled=True)
         if jax.process_index() > 0:
             return
-        folder.mkdir(exist_ok=True)
         batch = held_out.batch(0)
         count = min(GRID_COLUMNS, len(batch["image"]))
         image, given_labels = batch["image"][:count], batch["label"][:count]
         rows = []
         for task in tasks.values():
-            wanted = np.asarray(given_labels) if task.knows_something() else np.asarray(labels[:count])
+            wanted = np.asarray(given_labels if labelled and task.knows_something() else labels[:count])
             made = as_numpy(run_task(denoiser, task, config, jnp.asarray(image), jnp.asarray(wanted))[0])
             rows.append([pictures.colour(picture) for picture in made])
         pictures.save(pictures.tile(rows), folder / f"step_{step:07d}.png")

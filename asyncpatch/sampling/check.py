@@ -61,7 +61,7 @@ def _check_given(image: Array, task: Task) -> None:
         read |= np.asarray(task.known)
     times = task.plan.times if isinstance(task.plan, FixedPlan) else None
     if times is not None and times.ndim == 3 and times.shape[1:] == image.shape[1:3] and not isinstance(times, Tracer):
-        read |= np.asarray(times[0] < 1)
+        read |= np.asarray(times)[0] < 1  # not times[0] < 1: under `jax.jit` all of JAX is traced
     if isinstance(image, Tracer) or not read.any():
         return
     wrong = read[..., None] & (np.abs(np.asarray(image)) > LARGEST)

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from asyncpatch.files import writable_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,15 +46,7 @@ def prepare(folder: str | Path) -> Path:
 
     Raises `OSError` if not.
     """
-    folder = Path(folder).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the output folder {folder} ({error}); give a folder that you can write to"
-        ) from error
+    folder = writable_folder(folder)
     unfinished = tuple(name + UNFINISHED for name in FILES)
     for name, fits, kind in [(name, Path.is_file, "file") for name in (*FILES, *unfinished)] + [
         (name, Path.is_dir, "folder") for name in FOLDERS

@@ -5,6 +5,9 @@ losses and parameters of a run that was never interrupted, to the bit on CPU. SI
 status 143; before the first step, or a second time, it ends the process at once. The host never waits for the step it
 has just started, and reads numbers off the device only to report or save; a loss that is not finite freezes the state
 on the device and is named at the next look.
+
+Invariants: pictures are drawn once the state of their step is on disk; nothing that training can do without
+(`extras`) ends it.
 """
 
 import dataclasses
@@ -24,6 +27,7 @@ from jaxtyping import PyTree
 from asyncpatch.config import Json, to_json
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
+from asyncpatch.train.extras import Extras
 from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.folder import held, prepare, replace_bytes
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
@@ -72,10 +76,18 @@ def train(
     `experiment` is the whole config of the run, `config` and those of data, loss and denoiser included: it is
     saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
     `OSError` if the folder cannot be written to, `FolderInUseError` if another training runs there, `ValueError` for
-    unusable batches, `NonFiniteLossError`, and `SystemExit(143)` once the state is saved after a SIGTERM.
+    unusable batches, `NonFiniteLossError`, and `SystemExit(143)` once the state is saved after a SIGTERM. A validation
+    or a picture that fails is logged.
     """
+    if validation is not None:
+        check_batch(validation.data.batch(0), 0, config.num_classes, mesh.size)
     folder, written = prepare(folder), to_json(experiment)
-    with TerminationRequest() as termination, held(folder), Checkpoints(folder, run) as checkpoints:
+    with (
+        TerminationRequest() as termination,
+        held(folder),
+        Checkpoints(folder, run) as checkpoints,
+        Extras() as extras,
+    ):
         state = checkpoints.restore(written, abstract_state(make_denoiser, config, mesh))
         if state is None:
             state = init_state(make_denoiser, config, mesh)
@@ -89,7 +101,7 @@ def train(
             raise NonFiniteLossError(_what_broke(step, data.batch(step), checkpoints.newest()))
 
         ahead = _put_ahead(data.iterate(start), start, config, mesh)
-        with Reporter(folder, start, run, give_up) as reporter, closing(ahead) as batches:
+        with Reporter(folder, start, run, give_up, extras) as reporter, closing(ahead) as batches:
             for step in range(start + 1, run.steps + 1):
                 batch = next(batches)
                 with reporter.compiling("the train step") if step == start + 1 else nullcontext():
@@ -103,14 +115,16 @@ def train(
                 if scheduled or stop or pictured:
                     reporter.settle()
                     with reporter.away():
-                        state = unflatten(arrays, rest)
-                        if scheduled or stop:
-                            loss = _validate(validation, state, config, mesh, run) if scheduled else None
-                            if loss is not None:
+                        state, loss = unflatten(arrays, rest), None
+                        if validation is not None and scheduled:
+                            with extras.attempt("validation", step):
+                                loss = _validate(validation, state, config, mesh, run)
                                 reporter.write(step, {VALIDATION_LOSS: loss})
-                            checkpoints.save(state, written, loss)
+                        checkpoints.save(state, written, loss)
                         if sample_callback is not None and pictured:
-                            sample_callback(step, state.ema)
+                            checkpoints.newest()  # waits: even a crash while drawing loses nothing
+                            with extras.attempt("drawing samples", step):
+                                sample_callback(step, state.ema)
                         del state
                 if stop and not last:
                     raise SystemExit(TERMINATED_STATUS)
@@ -135,12 +149,8 @@ def _put_ahead(
                 yield ahead.popleft()
 
 
-def _validate(
-    validation: Validation | None, state: TrainState, config: TrainConfig, mesh: Mesh, run: RunConfig
-) -> float | None:
-    """Mean loss of the averaged denoiser over the first batches of the validation data; None if there is none."""
-    if validation is None:
-        return None
+def _validate(validation: Validation, state: TrainState, config: TrainConfig, mesh: Mesh, run: RunConfig) -> float:
+    """Mean loss of the averaged denoiser over the first batches of the validation data."""
     arrays, rest = flatten(state.ema)
     measure = flat_validation_step(rest, validation.loss_fn, config, mesh)
     losses = []

@@ -1,7 +1,8 @@
 """From the metrics of steps on the device to lines of a report, one look behind.
 
 Invariants: the host starts at most one step ahead of the device and reads numbers only at multiples of
-`log_every`, and those of the interval before; a step that was not finite is found at the next look.
+`log_every`, and those of the interval before; a step that was not finite is found at the next look. A log that cannot
+be written to does not end a run.
 """
 
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from asyncpatch.train.extras import Extras
 from asyncpatch.train.metrics_log import MetricsLog
 from asyncpatch.train.progress import make_progress
 from asyncpatch.train.settings import RunConfig
@@ -21,8 +23,8 @@ from asyncpatch.train.step import StepMetrics
 class Reporter:
     """Collects metrics; the first process writes them. `on_broken(step)` is told of a non-finite step and raises."""
 
-    def __init__(self, folder: Path, start: int, run: RunConfig, on_broken: Callable[[int], None]):
-        self._run, self._on_broken = run, on_broken
+    def __init__(self, folder: Path, start: int, run: RunConfig, on_broken: Callable[[int], None], extras: Extras):
+        self._run, self._on_broken, self._extras = run, on_broken, extras
         self._writes = jax.process_index() == 0
         if self._writes:
             self._log = MetricsLog(folder, start)
@@ -38,7 +40,8 @@ class Reporter:
     def __exit__(self, *exception: object) -> None:
         if self._writes:
             self._progress.close()
-            self._log.close()
+            with self._extras.attempt("writing metrics", self._marked[0]):
+                self._log.close()
 
     @contextmanager
     def compiling(self, what: str) -> Generator[None]:
@@ -85,7 +88,8 @@ class Reporter:
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write further numbers of a step."""
         if self._writes:
-            self._log.write(step, values)
+            with self._extras.attempt("writing metrics", step):
+                self._log.write(step, values)
 
     def _write_all_but(self, kept: int) -> None:
         while len(self._pending) > kept:

@@ -64,5 +64,6 @@ def _held_out(experiment: Experiment, most: int = 32):
 
 
 def _last(records: list[dict], name: str) -> str:
-    """The last value of a metric."""
-    return f"{[record[name] for record in records if name in record][-1]:.4f}"
+    """The last value of a metric, if it was ever measured."""
+    values = [record[name] for record in records if name in record]
+    return f"{values[-1]:.4f}" if values else "not measured"
