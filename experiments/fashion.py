@@ -6,11 +6,11 @@
 Any folder with the four IDX files serves: `--data FOLDER`. The report is kept under `experiments/results/fashion`.
 """
 
+import dataclasses
 from pathlib import Path
 
-from asyncpatch.runs import SamplingConfig, configure
+from asyncpatch.runs import SamplingConfig, configure, recipe
 from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import OptimizerConfig, RunConfig
 from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import DEBIAN_FOLDER, fashion_mnist
 from experiments.parts.show import train_and_show
@@ -19,7 +19,7 @@ from experiments.parts.show import train_and_show
 def fashion(
     folder: Path = Path("runs/fashion"),
     data: Path = DEBIAN_FOLDER,
-    steps: int = 3000,
+    steps: int = recipe("fashion").run.steps,
     sampling: SamplingConfig = SamplingConfig(patch=8),
     seed: int = 0,
 ) -> Path:
@@ -37,9 +37,6 @@ def fashion(
         "fashion",
         AsyncPatch((1, 2, 4, 8, 16, 32)),
         pad_to=32,
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
-        batch_size=32,
-        ema_decay=0.998,
         seed=seed,
     )
     return train_and_show(
@@ -47,7 +44,7 @@ def fashion(
         "python -m experiments.fashion",
         folder,
         experiment,
-        RunConfig(steps=steps, log_every=20, sample_every=1000, checkpoint_every=500, validation_batches=4),
+        dataclasses.replace(recipe("fashion").run, steps=steps),
         sampling,
     )
 

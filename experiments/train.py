@@ -7,6 +7,11 @@ It writes checkpoints, `metrics.jsonl`, TensorBoard events and grids of samples.
 interruption: it goes on where it stopped, to the same numbers.
 """
 
+import argparse
+import functools
+import inspect
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +20,7 @@ import tyro
 from asyncpatch.data import ArrayRecords, Digits, IdxFiles, ImageFolder
 from asyncpatch.losses import FisherDivergence, Plain, SiD2
 from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
-from asyncpatch.runs import SamplingConfig, configure, train_run
+from asyncpatch.runs import RECIPES, SamplingConfig, configure, recipe, train_run
 from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig
 from experiments.parts.command import run_command
 from experiments.parts.laws import LAWS
@@ -25,19 +30,19 @@ def main(
     folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
     /,
     data: Digits | IdxFiles | ImageFolder | ArrayRecords = Digits(),
+    held_out: Digits | IdxFiles | ImageFolder | ArrayRecords | None = None,
     timesteps: tyro.extras.subcommand_type_from_defaults(LAWS) = LAWS["async-patch"],  # type: ignore
     schedule: RectifiedFlow | Cosine | LogLinear = RectifiedFlow(),
     weighting: SiD2 | Plain | FisherDivergence = SiD2(),
-    optimizer: OptimizerConfig | MuonConfig = OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
-    run_config: Annotated[RunConfig, tyro.conf.arg(name="run")] = RunConfig(
-        steps=1500, checkpoint_every=500, sample_every=500
-    ),
+    optimizer: tyro.conf.AvoidSubcommands[OptimizerConfig | MuonConfig | None] = None,
+    run_config: Annotated[tyro.conf.AvoidSubcommands[RunConfig | None], tyro.conf.arg(name="run")] = None,
     sampling: SamplingConfig = SamplingConfig(),
+    held_out_one_in: int | None = None,
     preset: str = "digits",
     pad_to: int | None = None,
     flip: bool = False,
-    batch_size: int = 64,
-    ema_decay: float = 0.99,
+    batch_size: int | None = None,
+    ema_decay: float | None = None,
     label_dropout: float = 0.1,
     accumulation: int = 1,
     compute_dtype: str | None = None,
@@ -49,14 +54,17 @@ def main(
 
     Args:
         folder: where checkpoints, metrics and sample grids go.
-        data: what to train on; one image in ten is held out.
+        data: what to train on.
+        held_out: what to validate on; if not given, images of data that are not trained on.
         timesteps: the law of training times.
         schedule: the noise schedule.
         weighting: the weight of the velocity error by time.
-        optimizer: Adam with warm-up and clipping.
+        optimizer: Adam or Muon, as in the recipe, with warm-up and clipping.
         run_config: how long, and how often to report, sample and save.
         sampling: how sample grids are drawn.
-        preset: the network's shape: digits, fashion, miniature, 60m or 600m, the last three also with -transformer.
+        held_out_one_in: one image of data in so many is held out, ten if neither this nor held_out is given.
+        preset: the network's shape, whose recipe gives the defaults: digits, fashion, miniature, 60m or 600m, the last
+            three also with -transformer.
         pad_to: side to which smaller images are padded with black.
         flip: mirror half of the training images.
         batch_size: images of a step, over all devices.
@@ -72,6 +80,8 @@ def main(
         data,
         preset,
         timesteps,
+        held_out=held_out,
+        held_out_one_in=held_out_one_in,
         pad_to=pad_to,
         flip=flip,
         schedule=schedule,
@@ -84,8 +94,25 @@ def main(
         compute_dtype=compute_dtype,
         seed=seed,
     )
-    train_run(folder, experiment, run_config, sampling=sampling, workers=workers, fsdp=fsdp)
+    train_run(folder, experiment, run_config or recipe(preset).run, sampling=sampling, workers=workers, fsdp=fsdp)
+
+
+def with_recipe(arguments: list[str]) -> Callable[..., None]:
+    """The command with the recipe of the preset on its command line as defaults, so that `--help` shows them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?", default=inspect.signature(main).parameters["preset"].default)
+    name = parser.parse_known_args(arguments)[0].preset
+    if name not in RECIPES:
+        return main
+    usual = RECIPES[name]
+    return functools.partial(
+        main,
+        optimizer=usual.optimizer,
+        run_config=usual.run,
+        batch_size=usual.batch_size,
+        ema_decay=usual.ema_decay,
+    )
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(with_recipe(sys.argv[1:]))

@@ -11,6 +11,7 @@ from asyncpatch.data.digits import Digits
 from asyncpatch.data.folds import Folds, hold_out
 from asyncpatch.data.idx import IdxFiles
 from asyncpatch.data.image_folder import ImageFolder
+from asyncpatch.data.opening import open_once
 from asyncpatch.data.pipeline import Batch, Batches, batches
 from asyncpatch.data.transforms import AbstractTransform, PadTo, RandomFlip, check_image, to_float, to_uint8
 
@@ -32,6 +33,7 @@ __all__ = [
     "batches",
     "check_image",
     "hold_out",
+    "open_once",
     "to_float",
     "to_uint8",
     "write_array_records",

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
+from asyncpatch.data.opening import open_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Folds(AbstractSource):
             raise ValueError(f"chosen folds must lie in [0, {self.count}), got {self.chosen}; raise count or drop some")
 
     def open(self) -> AbstractRecords:
-        records = self.source.open()
+        records = open_once(self.source)
         indices = np.flatnonzero(np.isin(np.arange(len(records)) % self.count, self.chosen))
         if not len(indices):
             raise ValueError(

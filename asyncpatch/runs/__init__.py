@@ -10,6 +10,9 @@ from asyncpatch.runs.opened import Examples as Examples
 from asyncpatch.runs.opened import Run as Run
 from asyncpatch.runs.opening import open_run as open_run
 from asyncpatch.runs.opening import shipped as shipped
+from asyncpatch.runs.recipes import RECIPES as RECIPES
+from asyncpatch.runs.recipes import Recipe as Recipe
+from asyncpatch.runs.recipes import recipe as recipe
 from asyncpatch.runs.sampling import SamplingConfig as SamplingConfig
 from asyncpatch.runs.sampling import as_numpy as as_numpy
 from asyncpatch.runs.sampling import four_tasks as four_tasks

@@ -10,7 +10,7 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.data import AbstractSource, AbstractTransform, Batches, batches
+from asyncpatch.data import AbstractSource, AbstractTransform, Batches, Folds, batches, open_once
 from asyncpatch.losses import AbstractWeighting, denoising_loss
 from asyncpatch.nn import AbstractNetworkConfig, DroppingDenoiser, NetworkDenoiser
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
@@ -38,6 +38,10 @@ class DataConfig:
 
     def __post_init__(self):
         check_counts(batch_size=self.batch_size)
+        parts = self.source, self.held_out
+        if isinstance(parts[0], Folds) and isinstance(parts[1], Folds) and parts[0].source == parts[1].source:
+            # Parts of one source that were read from a file are parts of equal ones; as parts of one it is opened once.
+            object.__setattr__(self, "held_out", dataclasses.replace(parts[1], source=parts[0].source))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +115,7 @@ def _open(
     experiment: Experiment, source: AbstractSource, transforms: tuple[AbstractTransform, ...], workers: int
 ) -> Batches:
     return batches(
-        source.open(),
+        open_once(source),
         experiment.data.batch_size,
         experiment.training.seed,
         transforms,

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from asyncpatch import pictures
-from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, RandomFlip, hold_out
+from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, RandomFlip, hold_out, open_once
 from asyncpatch.files import writable_folder
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.nn import NetworkDenoiser, preset
@@ -18,12 +18,12 @@ from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, open_batches
+from asyncpatch.runs.recipes import recipe
 from asyncpatch.runs.rehearsal import rehearse_sampling, rehearse_training
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import (
     AbstractOptimizerConfig,
-    OptimizerConfig,
     RunConfig,
     TrainConfig,
     TrainState,
@@ -35,20 +35,24 @@ from asyncpatch.train import (
 GRID_COLUMNS = 8
 """Columns of a grid of samples."""
 
+USUAL_ONE_IN = 10
+"""One image in so many is held out, unless told otherwise."""
+
 
 def configure(
     source: AbstractSource,
     preset_name: str,
     timesteps: AbstractTimestepSampler,
     *,
-    held_out_one_in: int = 10,
+    held_out: AbstractSource | None = None,
+    held_out_one_in: int | None = None,
     pad_to: int | None = None,
     flip: bool = False,
     schedule: AbstractNoiseSchedule | None = None,
     weighting: AbstractWeighting | None = None,
     optimizer: AbstractOptimizerConfig | None = None,
-    batch_size: int = 64,
-    ema_decay: float = 0.999,
+    batch_size: int | None = None,
+    ema_decay: float | None = None,
     label_dropout: float = 0.1,
     accumulation: int = 1,
     compute_dtype: str | None = None,
@@ -56,32 +60,43 @@ def configure(
 ) -> Experiment:
     """The config of a run on `source`, whose shape and classes are read off the data.
 
+    Validation is on the images of `held_out`; if it is not given, on one in `held_out_one_in` (ten) of `source`, which
+    is not trained on. Optimiser, batch size and average are those of the preset's `recipe` unless given.
+
     Raises `ValueError` for an unknown preset, for images that it cannot take, and for a weighting that cannot be used
     on the schedule.
     """
+    usual = recipe(preset_name)
+    batch_size = usual.batch_size if batch_size is None else batch_size
     check_counts(batch_size=batch_size, **({} if pad_to is None else {"pad_to": pad_to}))
+    if held_out is not None and held_out_one_in is not None:
+        raise ValueError(
+            f"got held-out images and held_out_one_in={held_out_one_in}; give held_out to validate on images of their "
+            "own, or held_out_one_in to hold out a share of those to train on"
+        )
     # What is wrong with a number is said before the data is opened, which may take long, or is blamed.
     trainer = TrainConfig(
         num_classes=0,
-        optimizer=optimizer or OptimizerConfig(),
-        ema_decay=ema_decay,
+        optimizer=optimizer or usual.optimizer,
+        ema_decay=usual.ema_decay if ema_decay is None else ema_decay,
         label_dropout=label_dropout,
         accumulation=accumulation,
         seed=seed,
     )
     weighting, schedule = weighting or SiD2(), schedule or RectifiedFlow()
     weighting.check(schedule)
-    records = source.open()
+    one_in = USUAL_ONE_IN if held_out_one_in is None else held_out_one_in
+    training, validating = hold_out(source, one_in) if held_out is None else (source, held_out)
+    records = open_once(source)
     height, width, channels = records.shape if pad_to is None else (pad_to, pad_to, records.shape[2])
     num_classes = len(records.class_names)
     network = preset(preset_name, channels, num_classes)
     network.check_image(height, width, channels)
-    training, held_out = hold_out(source, held_out_one_in)
     transforms: tuple[AbstractTransform, ...] = () if pad_to is None else (PadTo(pad_to, pad_to),)
     return Experiment(
         data=DataConfig(
             source=training,
-            held_out=held_out,
+            held_out=validating,
             transforms=transforms,
             augmentations=(RandomFlip(),) if flip else (),
             shape=(height, width, channels),

@@ -64,7 +64,7 @@ def bench_trainer(name: str, size: int, batch: int, steps: int) -> None:
     trainer, bare = (statistics.median(one) for one in zip(*rates, strict=True))
     print(
         f"trainer, {name} at {size}x{size}, batch {batch}: {trainer:.0f} images/s, "
-        f"{statistics.median(ratios):.3f} of the bare step's {bare:.0f} (turns from {min(ratios):.3f} to {max(ratios):.3f})"
+        f"{statistics.median(ratios):.3f} of the bare step's {bare:.0f} (from {min(ratios):.3f} to {max(ratios):.3f})"
     )
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from asyncpatch.config import to_json
-from asyncpatch.data import Batches
+from asyncpatch.data import Batches, open_once
 from asyncpatch.elbo import AbstractDecoder, EightBit, Evaluation, WholePath, evaluate
 from asyncpatch.noise_schedule import LogLinear
 from asyncpatch.paths import AbstractPathLaw
@@ -99,7 +99,7 @@ def open_model(run: Path, ends: Ends, images: int, step: int | None = None) -> t
     opened = open_run(run, step)
     experiment, denoiser = opened.experiment, opened.denoiser
     _, held_out = open_batches(experiment, 0)
-    pixels, labels = take(held_out, min(images, len(experiment.data.held_out.open())))
+    pixels, labels = take(held_out, min(images, len(open_once(experiment.data.held_out))))
     moved = OnSchedule(denoiser, LogLinear(ends.max_log_snr, ends.min_log_snr))
     return experiment, Model(moved, EightBit(), pixels, labels)
 

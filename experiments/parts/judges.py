@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from asyncpatch.config import to_json
-from asyncpatch.data import AbstractSource, to_float
+from asyncpatch.data import AbstractSource, open_once, to_float
 from asyncpatch.metrics import Classifier, load_classifier, save_classifier, train_classifier
 from asyncpatch.metrics.networks import EfficientNetLite0, InceptionV3, Vgg16Features
 from asyncpatch.runs import Experiment
@@ -81,7 +81,7 @@ def read_batches(
 
     Raises `ValueError` if there are fewer.
     """
-    records = source.open()
+    records = open_once(source)
     wanted = len(records) if count is None else count
     if not 1 <= wanted <= len(records):
         raise ValueError(f"asked for {wanted} images, the data holds {len(records)}; ask for 1 to {len(records)}")

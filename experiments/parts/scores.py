@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from asyncpatch import pictures
-from asyncpatch.data import to_float, to_uint8
+from asyncpatch.data import open_once, to_float, to_uint8
 from asyncpatch.guidance import ClassifierFree
 from asyncpatch.masks import mask_hash, mask_set
 from asyncpatch.metrics import (
@@ -80,7 +80,7 @@ def settle(
 
     Raises `ValueError` if the data holds out fewer images than are asked for, or too few to say anything.
     """
-    held_out = len(experiment.data.held_out.open())
+    held_out = len(open_once(experiment.data.held_out))
     generating = isinstance(task, Generation)
     usual, fewest = (USUAL_GENERATED, FEWEST_GENERATED) if generating else (USUAL_COMPLETED, FEWEST_COMPLETED)
     free = generating and reference is not None  # the reference is the training images, however many are made
@@ -130,7 +130,7 @@ def generation(
 
     statistics = collect_statistics(judge, watched())
     made = np.concatenate(kept)
-    held_out = len(experiment.data.held_out.open())
+    held_out = len(open_once(experiment.data.held_out))
     real, _ = read_images(experiment, experiment.data.held_out, min(_count(task), KEPT, held_out))
     theirs = collect_features(judge, in_batches(real))
     if reference is None:
