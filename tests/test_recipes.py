@@ -48,7 +48,9 @@ def test_recipes_of_the_papers_sizes_are_the_papers():
     assert re.search(r"`b1 = \.9`, `b2 = \.99`, `eps = 1e-12`, rate 3e-5 after 10,000 steps", said)
     assert re.search(r"clipped at 1, moving average \.999 or \.9999, label dropout \.1, batch 512", said)
     for name in ("60m", "600m", "60m-transformer", "600m-transformer"):
-        assert RECIPES[name].optimizer == OptimizerConfig(3e-5, 10_000, 0.9, 0.99, 1e-12, 1.0)
+        assert RECIPES[name].optimizer == OptimizerConfig(
+            3e-5, 10_000, b1=0.9, b2=0.99, eps=1e-12, max_gradient_norm=1.0
+        )
         assert (RECIPES[name].batch_size, RECIPES[name].ema_decay) == (512, 0.999)
         assert min(RECIPES[name].run.checkpoint_every, RECIPES[name].run.sample_every) >= 10_000
 

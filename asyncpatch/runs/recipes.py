@@ -8,14 +8,14 @@ on two CPU cores.
 from dataclasses import dataclass
 
 from asyncpatch.nn import PRESETS
-from asyncpatch.train import AbstractOptimizerConfig, OptimizerConfig, RunConfig
+from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What `configure` and the commands take for granted for a preset."""
 
-    optimizer: AbstractOptimizerConfig
+    optimizer: OptimizerConfig | MuonConfig
     batch_size: int
     ema_decay: float
     run: RunConfig

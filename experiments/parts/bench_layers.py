@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.random as jr
 from jax.extend import core
@@ -33,7 +34,7 @@ class Product:
     @property
     def operands(self) -> tuple[jax.core.ShapedArray, jax.core.ShapedArray]:
         left, right = (var.aval for var in self.equation.invars)
-        return left, right  # type: ignore[return-value]
+        return left, right  # type: ignore
 
     @property
     def shapes(self) -> str:
