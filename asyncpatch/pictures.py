@@ -94,11 +94,11 @@ def each_before_and_after(
 
 def strip(
     times: Float[Values, "frames height width"],
+    noisy: Float[Values, "frames height width channel"],
     data: Float[Values, "frames height width channel"],
     final: Float[Values, "height width channel"],
 ) -> Pixels:
-    """Two rows: the time field as it falls, and the estimate of the image at that moment."""
+    """Three rows: the time field as it falls, the noisy image at these times, and the estimate that was made of it."""
     done = np.zeros_like(times[0])
-    return tile(
-        [[colour_time(t) for t in [*times, done]], [colour(image) for image in [*data, final]]],
-    )
+    fields = [colour_time(t) for t in [*times, done]]
+    return tile([fields, *([colour(image) for image in [*images, final]] for images in (noisy, data))])

@@ -42,15 +42,16 @@ register(SamplingConfig)
 
 
 def four_ways(run: Run, sampling: SamplingConfig, path: Path) -> Path:
-    """One image of each way of sampling, as a strip of time fields above a strip of estimates."""
+    """One image of each way of sampling, as strips of time fields, noisy images and estimates."""
     height, width, _ = run.image_shape
     tasks = four_tasks(sampling, height, width)
-    figure, panels = plt.subplots(len(tasks), 1, figsize=(9, 9.4), layout="constrained")
+    figure, panels = plt.subplots(len(tasks), 1, figsize=(9, 13.6), layout="constrained")
     for axes, (name, task) in zip(panels, tasks.items(), strict=True):
         image, label = run.examples.image, run.examples.label
         made, history = run_task(run.denoiser, task, sampling, image, label, FRAMES)
         at = int(jnp.argmax(label == SHOWN[name]))
-        axes.imshow(pictures.strip(np.asarray(history.times[at]), as_numpy(history.data[at]), as_numpy(made[at])))
+        seen = np.asarray(history.times[at]), as_numpy(history.noisy[at]), as_numpy(history.data[at])
+        axes.imshow(pictures.strip(*seen, as_numpy(made[at])))
         axes.set_title(TITLES[name], fontsize=11, loc="left")
         axes.axis("off")
     colours = plt.cm.ScalarMappable(plt.Normalize(0, 1), "viridis")

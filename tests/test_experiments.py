@@ -9,13 +9,16 @@ from PIL import Image as Pillow
 
 from asyncpatch.config import from_json, to_json
 from asyncpatch.data import Digits, PadTo, to_float
+from asyncpatch.pictures import colour_time, strip
 from asyncpatch.runs import SamplingConfig, configure, four_tasks, open_batches, open_run, run_task
 from asyncpatch.timesteps import AsyncPatch
+from asyncpatch.train import BY_TIME
 from experiments import sample as sample_script
 from experiments.export import export
 from experiments.front_page import front_page
 from experiments.parts.drawing import choose_labels
 from experiments.parts.laws import LAWS
+from experiments.parts.loss_curve import loss_curve
 from experiments.parts.own_images import read_image, read_mask
 from experiments.quickstart import quickstart
 
@@ -43,9 +46,28 @@ def test_quickstart_leaves_pictures_numbers_config_and_page(report):
     assert np.isfinite(float(numbers["validation loss"]))
     assert {"seed", "commit", "machine", "command"} <= numbers.keys()
     assert numbers["tasks"]["generation"]["images"] == 32
+    lines = [json.loads(line) for line in (report.parent / "metrics.jsonl").read_text().splitlines()]
+    assert any(name.startswith(BY_TIME) for line in lines for name in line)
     assert sorted(path.name for path in (report.parent / "samples").iterdir()) == [
         f"step_{step:07d}.png" for step in (1, 2, 3)
     ]
+
+
+def test_loss_is_drawn_by_noise_time_too(tmp_path):
+    records = [{"step": 1, "loss": 2.0}, {"step": 2, "validation_loss": 1.0, f"{BY_TIME}/0-0.2": 3.0}]
+    drawn = [np.asarray(Pillow.open(loss_curve(some, tmp_path / "loss.png"))) for some in (records, records[:1])]
+    right = drawn[0].shape[1] // 2 + 40
+    assert (drawn[0][:, right:] != drawn[1][:, right:]).any()
+
+
+def test_strip_shows_times_noisy_images_and_estimates():
+    times, noisy, data = (np.full((2, 4, 4, 1), value) for value in (0.5, -1.0, 1.0))
+    pixels = strip(times[..., 0], noisy, data, np.zeros((4, 4, 1)))
+    assert pixels.shape == (3 * 6 + 2, 3 * 6 + 2, 3)
+    assert (pixels[2:6, 2:6] == colour_time(times[0, ..., 0])).all()
+    assert (pixels[8:12, 2:12][:, [0, 8]] == 0).all()
+    assert (pixels[14:18, 2:12][:, [0, 8]] == 255).all()
+    assert (pixels[8:12, 14:18] == pixels[14:18, 14:18]).all(), "both end with the image"
 
 
 def test_checkpoint_is_sampled_with_known_pixels_equal_to_the_bit(report):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_training import TOY_RUN, ToyData, arrays_of, toy_loss, toy_train
+from toy_training import TOY_RUN, ToyData, arrays_of, toy_errors, toy_train
 
 from asyncpatch.data import AbstractSource, Digits, InMemoryRecords
 from asyncpatch.losses import FisherDivergence
@@ -45,9 +45,9 @@ def nan_image(step, image, label):
 
 BROKEN = {
     "drawing samples": ({"sample_callback": broken_picture}, "no picture at 3", "failed 4 times"),
-    "validation": ({"validation": Validation(BrokenData(), toy_loss)}, "is gone", "failed 3 times"),
+    "validation": ({"validation": Validation(BrokenData(), toy_errors)}, "is gone", "failed 3 times"),
     "a validation loss of nan": (
-        {"validation": Validation(ToyData(edit=nan_image), toy_loss)},
+        {"validation": Validation(ToyData(edit=nan_image), toy_errors)},
         "validation loss at step 4 is nan, from validation batches [6]",
         "failed 3 times",
     ),
@@ -94,13 +94,26 @@ def test_pictures_are_drawn_once_their_step_is_on_disk(tmp_path):
     assert found == dict.fromkeys((3, 6, 9, 12), True)
 
 
-def test_validation_data_that_cannot_be_used_are_refused_before_anything_is_made(tmp_path):
-    def spoil(step, image, label):
-        label[0] = 7
+def spoil_label(step, image, label):
+    label[0] = 7
 
-    with pytest.raises(ValueError, match="label 7"):
-        toy_train(tmp_path / "run", validation=Validation(ToyData(edit=spoil), toy_loss))
-    assert not (tmp_path / "run").exists()
+
+def without_height(denoiser, key, image, label):
+    return image[0, :, 0], image[0, :, 0] @ jnp.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (Validation(ToyData(edit=spoil_label), toy_errors), "label 7"),
+        (Validation(ToyData(), without_height), "."),
+    ],
+    ids=["label", "errors"],
+)
+def test_validation_that_cannot_work_is_found_before_the_first_step(validation, message, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=message):
+        toy_train(tmp_path, validation=validation)
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser, ToyData, arrays_of, losses_of, toy_loss, toy_train
+from toy_training import (
+    TOY_CONFIG,
+    TOY_RUN,
+    DenseDenoiser,
+    ToyData,
+    arrays_of,
+    losses_of,
+    toy_errors,
+    toy_train,
+)
 
 from asyncpatch.config import ConfigError, to_json
 from asyncpatch.train import (
@@ -291,7 +300,7 @@ def test_last_and_best_are_kept(tmp_path):
             return batch | {"image": batch["image"] * (0.0 if Falling.calls <= 2 else 50.0 + Falling.calls)}
 
     run = replace(TOY_RUN, steps=20, keep_last=2, keep_best=1, validation_batches=1)
-    toy_train(tmp_path, run=run, validation=Validation(Falling(), toy_loss))
+    toy_train(tmp_path, run=run, validation=Validation(Falling(), toy_errors))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 16, 20]
     assert best_step(tmp_path) == 4
     losses = losses_of(tmp_path, "validation_loss")
@@ -299,7 +308,7 @@ def test_last_and_best_are_kept(tmp_path):
         saved, _ = load_for_sampling(tmp_path, lambda _, key: DenseDenoiser(key), make_mesh(), step)
         assert saved.validation_loss == pytest.approx(losses[step], rel=1e-6)
     # The best is remembered across a resume: it is on disk, not in memory.
-    toy_train(tmp_path, run=replace(run, steps=24), validation=Validation(Falling(), toy_loss))
+    toy_train(tmp_path, run=replace(run, steps=24), validation=Validation(Falling(), toy_errors))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 20, 24]
 
 

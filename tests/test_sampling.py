@@ -451,6 +451,19 @@ def test_history_shows_evenly_spaced_steps_of_the_same_images():
     np.testing.assert_allclose(history.data[:, -1], images, atol=1e-4)
 
 
+def test_history_shows_what_the_denoiser_was_shown():
+    """The noisy images and their times, of which it makes the estimates again; known pixels are what was given."""
+    known = jnp.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 == 0
+    image, label = jnp.full((4, SIDE, SIDE, 1), 0.5), jnp.full(4, NULL_LABEL, jnp.int32)
+    task = Task(from_path(WINDOW, 6), known)
+    _, history = sample_with_history(jr.key(0), _denoiser(), task, image, label, DDIM(0.5), frames=6)
+    again = jax.vmap(jax.vmap(lambda z, t: _denoiser()(z, t, jnp.asarray(NULL_LABEL)).data))
+    made = again(history.noisy, history.times)
+    np.testing.assert_allclose(made[:, :, ~known], history.data[:, :, ~known], atol=1e-4)
+    assert np.all(np.asarray(history.noisy)[:, :, np.asarray(known)] == 0.5)
+    assert np.abs(history.noisy[:, 1] - history.data[:, 1]).max() > 0.1, "noise is seen"
+
+
 def test_same_key_same_images_and_every_image_its_own_noise():
     once, again, other = (_run(_denoiser(), synchronous(20, SIDE, SIDE), DDIM(0.5), seed=seed) for seed in (0, 0, 1))
     assert (once == again).all()

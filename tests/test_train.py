@@ -1,5 +1,6 @@
 """The train step against plain formulae, and the loop's reports and refusals."""
 
+import io
 import math
 import re
 import struct
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 from tensorboardX.proto.event_pb2 import Event
 from toy_training import (
     NUM_CLASSES,
@@ -20,6 +22,7 @@ from toy_training import (
     ToyData,
     arrays_of,
     losses_of,
+    toy_errors,
     toy_loss,
     toy_train,
 )
@@ -203,15 +206,20 @@ def test_label_dropout_has_its_rate_and_every_image_its_own_key():
     assert abs(mean_draw - 0.5) < 4.9 / math.sqrt(12 * count)
 
 
-def read_events(folder):
-    """The scalars in TensorBoard files: records of length, checksum, data, checksum."""
+def read_values(folder):
+    """The step and what was logged, from TensorBoard files: records of length, checksum, data, checksum."""
     for path in sorted((folder / "tensorboard").iterdir()):
         data, at = path.read_bytes(), 0
         while at < len(data):
             (length,) = struct.unpack_from("<Q", data, at)
             event = Event.FromString(data[at + 12 : at + 12 + length])
-            yield from ((value.tag, event.step, value.simple_value) for value in event.summary.value)
+            yield from ((event.step, value) for value in event.summary.value)
             at += length + 16
+
+
+def read_events(folder):
+    """The scalars in TensorBoard files."""
+    return ((value.tag, step, value.simple_value) for step, value in read_values(folder) if not value.image.height)
 
 
 def test_reports_of_a_run(tmp_path, capsys, monkeypatch):
@@ -222,7 +230,7 @@ def test_reports_of_a_run(tmp_path, capsys, monkeypatch):
         seen[step] = np.array(denoiser.inner)
 
     run = replace(TOY_RUN, steps=5, sample_every=2)
-    validation = Validation(ToyData(edit=lambda step, image, label: np.negative(image, out=image)), toy_loss)
+    validation = Validation(ToyData(edit=lambda step, image, label: np.negative(image, out=image)), toy_errors)
     state = toy_train(tmp_path, run=run, validation=validation, sample_callback=callback)
     assert list(seen) == [2, 4, 5]
     assert np.array_equal(seen[5], state.ema.inner)
@@ -237,6 +245,36 @@ def test_reports_of_a_run(tmp_path, capsys, monkeypatch):
     assert "step 5/5  loss" in printed.err
     assert "s left" in printed.err
     assert printed.out == ""
+
+
+def test_pictures_of_samples_are_in_tensorboard(tmp_path):
+    def picture(step, denoiser):
+        return None if step == 3 else np.full((6, 4, 3), step, np.uint8)
+
+    toy_train(tmp_path, run=replace(TOY_RUN, steps=4, sample_every=1), sample_callback=picture)
+    found = {step: value for step, value in read_values(tmp_path) if value.image.height}
+    assert list(found) == [1, 2, 4]
+    for step, value in found.items():
+        assert value.tag == "samples"
+        pixels = np.asarray(Pillow.open(io.BytesIO(value.image.encoded_image_string)))
+        assert pixels.shape[0] * 4 == pixels.shape[1] * 6 > 6 * 6, "enlarged"
+        assert (pixels == step).all()
+
+
+def test_validation_loss_by_noise_time(tmp_path):
+    """An error of ten times the noise time: the mean of each part of the times that occur, and of all."""
+    times = jnp.array([0.0, 0.1, 0.3, 0.35, 0.4, 0.45, 0.95, 1.0] * 2).reshape(4, 4)
+
+    def errors(denoiser, key, image, label):
+        return times, 10 * times
+
+    toy_train(tmp_path, run=replace(TOY_RUN, steps=4), validation=Validation(ToyData(), errors))
+    expected = {"0-0.2": 0.5, "0.2-0.4": 3.25, "0.4-0.6": 4.25, "0.8-1": 9.75}
+    for part, mean in expected.items():
+        assert losses_of(tmp_path, f"validation_loss_by_time/{part}") == {4: pytest.approx(mean)}
+    assert losses_of(tmp_path, "validation_loss_by_time/0.6-0.8") == {}
+    assert losses_of(tmp_path, "validation_loss")[4] == pytest.approx(10 * float(times.mean()))
+    assert {tag for tag, *_ in read_events(tmp_path)} >= {f"validation_loss_by_time/{part}" for part in expected}
 
 
 def test_bar_on_a_terminal(capsys):

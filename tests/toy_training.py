@@ -57,11 +57,18 @@ class DenseDenoiser(AbstractDenoiser):
 
 
 def toy_loss(denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:
-    """Squared error of the velocity at independent uniform times."""
+    """The mean of `toy_errors`."""
+    return jnp.mean(toy_errors(denoiser, key, image, label)[1])
+
+
+def toy_errors(
+    denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label
+) -> tuple[TimeField, TimeField]:
+    """Independent uniform times, and the squared error of the velocity at them."""
     time_key, noise_key = jr.split(key)
     t, noise = jr.uniform(time_key, image.shape[:2]), jr.normal(noise_key, image.shape)
     prediction = denoiser(corrupt(RectifiedFlow(), image, t, noise), t, label)
-    return jnp.mean((prediction.velocity(RectifiedFlow(), t) - (noise - image)) ** 2)
+    return t, ((prediction.velocity(RectifiedFlow(), t) - (noise - image)) ** 2)[..., 0]
 
 
 class ToyData:

@@ -1,5 +1,6 @@
 """Training losses: weightings over times and the denoising loss."""
 
+from asyncpatch.losses.denoising import denoising_errors as denoising_errors
 from asyncpatch.losses.denoising import denoising_loss as denoising_loss
 from asyncpatch.losses.weighting import AbstractWeighting as AbstractWeighting
 from asyncpatch.losses.weighting import FisherDivergence as FisherDivergence

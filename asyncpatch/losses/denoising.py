@@ -12,6 +12,21 @@ from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.shapes import Image, Label, TimeField
 
 
+def denoising_errors(
+    denoiser: AbstractDenoiser,
+    weighting: AbstractWeighting,
+    data: Image,
+    t: TimeField,
+    noise: Image,
+    label: Label,
+) -> Image:
+    """`weight(t) (v - vhat)^2` of every token and channel, with `noise` unit Gaussian."""
+    schedule = denoiser.schedule
+    prediction = denoiser(corrupt(schedule, data, t, noise), t, label)
+    error = prediction.velocity(schedule, t) - Prediction(data, noise).velocity(schedule, t)
+    return weighting(schedule, t)[..., None] * jnp.square(error)
+
+
 def denoising_loss(
     denoiser: AbstractDenoiser,
     weighting: AbstractWeighting,
@@ -20,8 +35,5 @@ def denoising_loss(
     noise: Image,
     label: Label,
 ) -> Float[Array, ""]:
-    """Mean over tokens and channels of `weight(t) (v - vhat)^2`, with `noise` unit Gaussian."""
-    schedule = denoiser.schedule
-    prediction = denoiser(corrupt(schedule, data, t, noise), t, label)
-    error = prediction.velocity(schedule, t) - Prediction(data, noise).velocity(schedule, t)
-    return jnp.mean(weighting(schedule, t)[..., None] * jnp.square(error))
+    """The mean of these errors."""
+    return jnp.mean(denoising_errors(denoiser, weighting, data, t, noise, label))

@@ -7,16 +7,17 @@ it by the functions here alone, so that a checkpoint can be opened with nothing 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.data import AbstractSource, AbstractTransform, Batches, Folds, batches, open_once
-from asyncpatch.losses import AbstractWeighting, denoising_loss
+from asyncpatch.losses import AbstractWeighting, denoising_errors, denoising_loss
 from asyncpatch.nn import AbstractNetworkConfig, DroppingDenoiser, NetworkDenoiser
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.ranges import check_counts
-from asyncpatch.shapes import Image, Label
+from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import TrainConfig
 
@@ -61,10 +62,15 @@ class Experiment:
 
     def image_loss(self, denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label) -> Float[Array, ""]:
         """The denoising loss of one image at one random time field, dropout off."""
-        time_key, noise_key = jr.split(key)
-        t = self.timesteps(time_key, *image.shape[:2])
-        noise = jr.normal(noise_key, image.shape)
+        t, noise = self._corruption(key, image)
         return denoising_loss(denoiser, self.weighting, image, t, noise, label)
+
+    def image_errors(
+        self, denoiser: AbstractDenoiser, key: PRNGKeyArray, image: Image, label: Label
+    ) -> tuple[TimeField, TimeField]:
+        """The noise time of every token and its error, whose mean is `image_loss` of the same key."""
+        t, noise = self._corruption(key, image)
+        return t, jnp.mean(denoising_errors(denoiser, self.weighting, image, t, noise, label), axis=-1)
 
     def training_loss(
         self, denoiser: NetworkDenoiser, key: PRNGKeyArray, image: Image, label: Label
@@ -72,6 +78,10 @@ class Experiment:
         """The same with dropout on."""
         dropout_key, loss_key = jr.split(key)
         return self.image_loss(DroppingDenoiser(denoiser, dropout_key), loss_key, image, label)
+
+    def _corruption(self, key: PRNGKeyArray, image: Image) -> tuple[TimeField, Image]:
+        time_key, noise_key = jr.split(key)
+        return self.timesteps(time_key, *image.shape[:2]), jr.normal(noise_key, image.shape)
 
 
 def open_batches(experiment: Experiment, workers: int) -> tuple[Batches, Batches]:

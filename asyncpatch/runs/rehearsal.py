@@ -21,7 +21,7 @@ def rehearse_training(experiment: Experiment) -> None:
     """Raise what the training loss and the validation loss would raise."""
     experiment.weighting.check(experiment.schedule)
     image, label = jnp.zeros(experiment.data.shape), jnp.asarray(NULL_LABEL, jnp.int32)
-    for loss in (experiment.training_loss, experiment.image_loss):
+    for loss in (experiment.training_loss, experiment.image_errors):
         eqx.filter_eval_shape(loss, _shapes(experiment), jr.key(0), image, label)
 
 

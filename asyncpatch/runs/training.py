@@ -150,15 +150,15 @@ def train_run(
         experiment.training_loss,
         training,
         make_mesh(jax.device_count() // fsdp, fsdp),
-        Validation(held_out, experiment.image_loss),
+        Validation(held_out, experiment.image_errors),
         None if sampling is None else draw_grids(folder / "samples", experiment, held_out, sampling),
     )
 
 
 def draw_grids(
     folder: Path, experiment: Experiment, held_out: Batches, config: SamplingConfig
-) -> Callable[[int, NetworkDenoiser], None]:
-    """A callback that draws one row of samples a task, of held-out images where pixels are known.
+) -> Callable[[int, NetworkDenoiser], pictures.Pixels | None]:
+    """A callback that draws a sheet, one row of samples a task, of held-out images where pixels are known.
 
     With several processes the first draws alone, from a copy of the weights that all of them bring together. Raises
     `OSError` if pictures cannot be written to `folder`.
@@ -169,11 +169,11 @@ def draw_grids(
     labelled = experiment.network.num_classes > 0
     labels = labels_in_turn(GRID_COLUMNS, experiment.network.num_classes)
 
-    def draw(step: int, denoiser: NetworkDenoiser) -> None:
+    def draw(step: int, denoiser: NetworkDenoiser) -> pictures.Pixels | None:
         if jax.process_count() > 1:
             denoiser = multihost_utils.process_allgather(denoiser, tiled=True)
         if jax.process_index() > 0:
-            return
+            return None
         batch = held_out.batch(0)
         count = min(GRID_COLUMNS, len(batch["image"]))
         image, given_labels = batch["image"][:count], batch["label"][:count]
@@ -182,6 +182,8 @@ def draw_grids(
             wanted = np.asarray(given_labels if labelled and task.knows_something() else labels[:count])
             made = as_numpy(run_task(denoiser, task, config, jnp.asarray(image), jnp.asarray(wanted))[0])
             rows.append([pictures.colour(picture) for picture in made])
-        pictures.save(pictures.tile(rows), folder / f"step_{step:07d}.png")
+        sheet = pictures.tile(rows)
+        pictures.save(sheet, folder / f"step_{step:07d}.png")
+        return sheet
 
     return draw

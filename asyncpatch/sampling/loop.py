@@ -32,7 +32,10 @@ class History(eqx.Module):
     """What the denoiser was shown and what it made of it, at some steps of a generation."""
 
     times: Float[Array, "batch frames height width"]
+    noisy: Float[Array, "batch frames height width channel"]
+    """The noisy image at these times."""
     data: Float[Array, "batch frames height width channel"]
+    """The estimate of the image that the denoiser made of it."""
 
 
 def sample(
@@ -100,8 +103,8 @@ def _images(plan_axes: Literal[0] | None, *inputs: PyTree) -> tuple[Float[Array,
 def _images_and_frames(
     picks: Int[Array, " frames"], plan_axes: Literal[0] | None, *inputs: PyTree
 ) -> tuple[Float[Array, "batch height width channel"], Fault, History]:
-    images, faults, (times, data) = _batch(plan_axes, *inputs)
-    return images, faults, History(times[:, picks], data[:, picks])
+    images, faults, history = _batch(plan_axes, *inputs)
+    return images, faults, History(*(every_step[:, picks] for every_step in history))
 
 
 def _batch(
@@ -127,8 +130,8 @@ def _generate(
     image: Image,
     label: Label,
     rule: AbstractStepRule,
-) -> tuple[Image, Fault, tuple[Float[Array, "steps height width"], Float[Array, "steps height width channel"]]]:
-    """One image; what went wrong first; the time field and the data estimate of every step."""
+) -> tuple[Image, Fault, tuple[Array, Array, Array]]:
+    """One image; what went wrong first; time field, noisy image and data estimate of every step."""
     schedule = denoiser.schedule
     start_key, steps_key = jr.split(key)
 
@@ -146,9 +149,10 @@ def _generate(
         t = field(planned)
         prediction = _with_known(denoiser(z, t, label), schedule, z, t, image, known)
         plan_state, following = plan.next(plan_state, planned, prediction)
+        seen = (t, z, prediction.data)
         z, rule_state = rule(schedule, z, prediction, t, field(following), rule_state, rule_key)
         fault = fault_of_step(fault, number, z, planned, following)
-        return (z, following, plan_state, rule_state, key, fault), (t, prediction.data)
+        return (z, following, plan_state, rule_state, key, fault), seen
 
     numbers = jnp.arange(1, plan.steps + 1, dtype=jnp.int32)
     carry = (z, planned, plan_state, rule.init(z), steps_key, fault_at_start(planned))

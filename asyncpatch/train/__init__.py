@@ -5,8 +5,6 @@ from asyncpatch.train.batch import BatchSource as BatchSource
 from asyncpatch.train.batch import put_batch as put_batch
 from asyncpatch.train.folder import FolderInUseError as FolderInUseError
 from asyncpatch.train.interrupt import TERMINATED_STATUS as TERMINATED_STATUS
-from asyncpatch.train.loop import NonFiniteLossError as NonFiniteLossError
-from asyncpatch.train.loop import Validation as Validation
 from asyncpatch.train.loop import train as train
 from asyncpatch.train.mesh import make_mesh as make_mesh
 from asyncpatch.train.metrics_log import read_metrics as read_metrics
@@ -21,10 +19,13 @@ from asyncpatch.train.reading import load_for_sampling as load_for_sampling
 from asyncpatch.train.reading import newest_step as newest_step
 from asyncpatch.train.settings import RunConfig as RunConfig
 from asyncpatch.train.settings import TrainConfig as TrainConfig
+from asyncpatch.train.state import NonFiniteLossError as NonFiniteLossError
 from asyncpatch.train.state import TrainState as TrainState
 from asyncpatch.train.state import init_state as init_state
 from asyncpatch.train.step import StepInputs as StepInputs
 from asyncpatch.train.step import StepMetrics as StepMetrics
 from asyncpatch.train.step import train_step as train_step
+from asyncpatch.train.validation import BY_TIME as BY_TIME
+from asyncpatch.train.validation import Validation as Validation
 from asyncpatch.train.whole import CheckpointError as CheckpointError
 from asyncpatch.train.whole import ConfigMismatchError as ConfigMismatchError

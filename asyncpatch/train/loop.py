@@ -10,21 +10,19 @@ Invariants: pictures are drawn once the state of their step is on disk; nothing 
 (`extras`) ends it.
 """
 
-import dataclasses
 import json
-import math
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from asyncpatch.config import Json, to_json
+from asyncpatch.pictures import Pixels
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.extras import Extras
@@ -34,8 +32,9 @@ from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
 from asyncpatch.train.record import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
-from asyncpatch.train.state import MakeDenoiser, TrainState, abstract_state, init_state
-from asyncpatch.train.step import LossFunction, flat_train_step, flat_validation_step
+from asyncpatch.train.state import MakeDenoiser, NonFiniteLossError, TrainState, abstract_state, init_state
+from asyncpatch.train.step import LossFunction, flat_train_step
+from asyncpatch.train.validation import Validation
 
 BATCHES_AHEAD = 2
 """Batches on the device beyond the one in use: enough to hide the transfer, little memory."""
@@ -43,20 +42,10 @@ BATCHES_AHEAD = 2
 CONFIG_FILE = "config.json"
 """A copy of the config for people; checkpoints carry their own."""
 
-SampleCallback = Callable[[int, PyTree], None]
-"""`(step, denoiser)`: draws a sample grid from the averaged denoiser, whose arrays it must not keep."""
+SampleCallback = Callable[[int, PyTree], Pixels | None]
+"""`(step, denoiser)`: draws a sample grid from the averaged denoiser, whose arrays it must not keep.
 
-
-@dataclasses.dataclass(frozen=True)
-class Validation:
-    """Held-out data, and the loss to measure on it: that of training, with dropout off."""
-
-    data: BatchSource
-    loss_fn: LossFunction
-
-
-class NonFiniteLossError(RuntimeError):
-    """A loss or its gradient was not finite."""
+The picture that it returns, if any, goes to TensorBoard."""
 
 
 def train(
@@ -79,8 +68,6 @@ def train(
     unusable batches, `NonFiniteLossError`, and `SystemExit(143)` once the state is saved after a SIGTERM. A validation
     or a picture that fails is logged.
     """
-    if validation is not None:
-        check_batch(validation.data.batch(0), 0, config.num_classes, mesh.size)
     folder, written = prepare(folder), to_json(experiment)
     with (
         TerminationRequest() as termination,
@@ -91,6 +78,8 @@ def train(
         state = checkpoints.restore(written, abstract_state(make_denoiser, config, mesh))
         if state is None:
             state = init_state(make_denoiser, config, mesh)
+        if validation is not None:
+            validation.rehearse(state, config, mesh)
         _write_config(folder, written)
         start = int(state.step)
         arrays, rest = flatten(state)
@@ -118,13 +107,14 @@ def train(
                         state, loss = unflatten(arrays, rest), None
                         if validation is not None and scheduled:
                             with extras.attempt("validation", step):
-                                loss = _validate(validation, state, config, mesh, run)
-                                reporter.write(step, {VALIDATION_LOSS: loss})
+                                losses = validation.measure(state, config, mesh, run)
+                                reporter.write(step, losses)
+                                loss = losses[VALIDATION_LOSS]
                         checkpoints.save(state, written, loss)
                         if sample_callback is not None and pictured:
                             checkpoints.newest()  # waits: even a crash while drawing loses nothing
                             with extras.attempt("drawing samples", step):
-                                sample_callback(step, state.ema)
+                                reporter.show(step, "samples", sample_callback(step, state.ema))
                         del state
                 if stop and not last:
                     raise SystemExit(TERMINATED_STATUS)
@@ -147,24 +137,6 @@ def _put_ahead(
             ahead.append(put_batch(batch, mesh))
             if len(ahead) > BATCHES_AHEAD:
                 yield ahead.popleft()
-
-
-def _validate(validation: Validation, state: TrainState, config: TrainConfig, mesh: Mesh, run: RunConfig) -> float:
-    """Mean loss of the averaged denoiser over the first batches of the validation data."""
-    arrays, rest = flatten(state.ema)
-    measure = flat_validation_step(rest, validation.loss_fn, config, mesh)
-    losses = []
-    for number in range(run.validation_batches):
-        host = validation.data.batch(number)
-        check_batch(host, number, config.num_classes, mesh.size)
-        losses.append(float(measure(arrays, put_batch(host, mesh), jnp.int32(number))))
-    mean = math.fsum(losses) / len(losses)
-    if not math.isfinite(mean):
-        at = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
-        raise NonFiniteLossError(
-            f"the validation loss at step {int(state.step)} is {mean}, from validation batches {at}"
-        )
-    return mean
 
 
 def _what_broke(step: int, batch: HostBatch, newest: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard events.
+"""metrics.jsonl and TensorBoard events: numbers to both, pictures to the latter.
 
 Invariant: after a resume at step `n` the file holds no line beyond `n` and continues from there, so that apart from
 timings it is the file of a run that was never interrupted. Lines that no run wrote are kept in a file of their own.
@@ -9,8 +9,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
+from asyncpatch.pictures import Pixels, enlarge
 from asyncpatch.train.folder import replace_bytes
 
 LOGGER = logging.getLogger(__name__)
@@ -33,6 +35,10 @@ class MetricsLog:
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+
+    def show(self, step: int, name: str, picture: Pixels) -> None:
+        """A picture, enlarged."""
+        self._events.add_image(name, np.asarray(enlarge(picture)), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write out the events and close both files."""

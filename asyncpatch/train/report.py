@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from asyncpatch.pictures import Pixels
 from asyncpatch.train.extras import Extras
 from asyncpatch.train.metrics_log import MetricsLog
 from asyncpatch.train.progress import make_progress
@@ -90,6 +91,11 @@ class Reporter:
         if self._writes:
             with self._extras.attempt("writing metrics", step):
                 self._log.write(step, values)
+
+    def show(self, step: int, name: str, picture: Pixels | None) -> None:
+        """Put the picture of a step into the log, if there is one."""
+        if self._writes and picture is not None:
+            self._log.show(step, name, picture)
 
     def _write_all_but(self, kept: int) -> None:
         while len(self._pending) > kept:

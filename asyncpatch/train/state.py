@@ -22,6 +22,10 @@ MakeDenoiser = Callable[[PRNGKeyArray], PyTree]
 """Builds a denoiser with fresh weights from a key."""
 
 
+class NonFiniteLossError(RuntimeError):
+    """A loss or its gradient was not finite."""
+
+
 class TrainState(eqx.Module):
     """Denoiser, its moving average, the optimiser's moments and the number of updates made.
 

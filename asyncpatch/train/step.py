@@ -32,6 +32,15 @@ LossFunction = Callable[[PyTree, PRNGKeyArray, Image, Label], Float[Array, ""]]
 """`(denoiser, key, image, label) -> loss` of one image; draws its time field and noise from the key."""
 
 
+ErrorsFunction = Callable[
+    [PyTree, PRNGKeyArray, Image, Label], tuple[Float[Array, "height width"], Float[Array, "height width"]]
+]
+"""`(denoiser, key, image, label) -> (t, error)`: every token's noise time, and its error, whose mean is the loss."""
+
+TIME_BINS = 5
+"""Equal parts of [0, 1] by which the validation loss is told apart: enough to see which times are hard."""
+
+
 class StepInputs(eqx.Module):
     """All that a train step reads and does not change."""
 
@@ -107,17 +116,29 @@ def _update(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetr
     return state, jax.lax.with_sharding_constraint(metrics, replicated(inputs.mesh))
 
 
+class BatchErrors(eqx.Module):
+    """Of a validation batch: the mean loss, and by noise time the sum of the tokens' errors and their number."""
+
+    loss: Float[Array, ""]
+    sums: Float[Array, " bins"]
+    counts: Int[Array, " bins"]
+
+
 @functools.lru_cache(maxsize=8)
-def flat_validation_step(rest: Rest, loss_fn: LossFunction, config: TrainConfig, mesh: Mesh) -> Callable:
-    """The program that gives the mean loss of a validation batch: the arrays of a denoiser, the batch and its number.
+def flat_validation_step(rest: Rest, errors_fn: ErrorsFunction, config: TrainConfig, mesh: Mesh) -> Callable:
+    """The program that gives the errors of a validation batch: the arrays of a denoiser, the batch and its number.
 
     Every label is kept, and a batch has the same keys each time.
     """
 
-    def validation_step(arrays: list[Array], batch: Batch, number: Int[Array, ""]) -> Float[Array, ""]:
+    def validation_step(arrays: list[Array], batch: Batch, number: Int[Array, ""]) -> BatchErrors:
         keys = _image_keys(validation_key(config, number), batch.index)
-        loss = jnp.mean(jax.vmap(partial(loss_fn, unflatten(arrays, rest)))(keys, batch.image, batch.label))
-        return jax.lax.with_sharding_constraint(loss, replicated(mesh))
+        t, error = jax.vmap(partial(errors_fn, unflatten(arrays, rest)))(keys, batch.image, batch.label)
+        part = jnp.minimum((t * TIME_BINS).astype(jnp.int32), TIME_BINS - 1)
+        inside = jax.nn.one_hot(part, TIME_BINS, dtype=bool)
+        tokens = tuple(range(t.ndim))
+        found = BatchErrors(jnp.mean(error), jnp.where(inside, error[..., None], 0.0).sum(tokens), inside.sum(tokens))
+        return jax.lax.with_sharding_constraint(found, replicated(mesh))
 
     return jax.jit(validation_step)
 

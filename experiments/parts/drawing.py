@@ -75,7 +75,9 @@ def draw_tasks(
         )
         grid = pictures.save(sheet, output / f"{name}.png")
         strip = pictures.save(
-            pictures.strip(np.asarray(history.times[0]), as_numpy(history.data[0]), made[0]),
+            pictures.strip(
+                np.asarray(history.times[0]), as_numpy(history.noisy[0]), as_numpy(history.data[0]), made[0]
+            ),
             output / f"{name}_times.png",
         )
         records[name] = {

@@ -26,7 +26,8 @@ def write_page(path: Path, title: str, numbers: dict[str, str], tasks: dict[str,
     sections = "".join(
         f"<h2>{html.escape(name.capitalize())}</h2><p>{html.escape(CAPTIONS.get(name, ''))}</p>"
         f'<img src="{task["grid"]}" alt="{name} samples">'
-        f"<p>The time field (dark is clean, light is noise) and the estimate of the first image, step by step:</p>"
+        f"<p>The first image, step by step. Top: the time field (dark is clean, light is noise); middle: the noisy "
+        f"image; bottom: the estimate that the network made of it.</p>"
         f'<img src="{task["times"]}" alt="{name} time field">'
         for name, task in tasks.items()
     )
@@ -34,7 +35,7 @@ def write_page(path: Path, title: str, numbers: dict[str, str], tasks: dict[str,
     path.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style><h1>{html.escape(title)}</h1><table>{rows}</table>"
-        f'<h2>Loss</h2><img src="loss.png" alt="loss curve">{sections}'
+        f'<h2>Loss</h2><img src="loss.png" alt="loss, and validation loss by noise time">{sections}'
         f"<h2>Config</h2><pre>{written}</pre></html>\n",
         encoding="utf-8",
     )
