@@ -6,9 +6,9 @@
 
 All see the same images in the same order, one time an image (the synchronous law, as diffusers' network knows no
 other), under the same loss, and are judged by the average of their weights on the same noisy versions of the same
-held-out images. Each has the batch and the rate that are best for it. Ours are trained by the trainer itself, so its
-costs count; compiling and validating do not, for nobody. Rows go to `FOLDER/rows.jsonl`, the plot to
-`FOLDER/race.png`.
+held-out images. Each has the batch, the optimiser and the rate that are best for it; diffusers' has Adam, as its own
+training scripts have. Ours are trained by the trainer itself, so its costs count; compiling and validating do not, for
+nobody. Rows go to `FOLDER/rows.jsonl`, the plot to `FOLDER/race.png`.
 """
 
 import dataclasses
@@ -27,10 +27,11 @@ import matplotlib.pyplot as plt
 import tyro
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from asyncpatch.config import to_json
 from asyncpatch.data import AbstractSource, Digits, IdxFiles
 from asyncpatch.runs import Experiment, configure, train_run
 from asyncpatch.timesteps import Synchronous
-from asyncpatch.train import OptimizerConfig, RunConfig, commit, read_metrics
+from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig, commit, read_metrics
 from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import fashion_mnist
 from experiments.parts.rows import read_rows
@@ -54,23 +55,24 @@ class Runner:
 
     preset: str
     batch: int
-    rate: float
+    optimizer: OptimizerConfig | MuonConfig
     average: float = 0.998
 
 
 RUNNERS = {
-    "miniature": Runner("miniature", 16, 1.5e-3),
-    "miniature, batch 64": Runner("miniature", 64, 3e-3, 0.995),
-    "transformer": Runner("miniature-transformer", 32, 1e-3),
-    "fashion": Runner("fashion", 16, 1e-3),
+    "fashion": Runner("fashion", 16, MuonConfig(5e-3, 100), 0.999),
+    "fashion, Adam": Runner("fashion", 16, OptimizerConfig(1e-3, 100)),
+    "miniature": Runner("miniature", 16, MuonConfig(5e-3, 100)),
+    "miniature, Adam": Runner("miniature", 16, OptimizerConfig(1.5e-3, 100)),
+    "transformer": Runner("miniature-transformer", 32, MuonConfig(3e-3, 100)),
 }
 """Ours, by the name that they have in the plot."""
 
 PEER = "diffusers"
 """The UNet of diffusers, of base 32 with attention on its lowest level."""
 
-PEER_RUNNER = Runner("fashion", 16, 1e-3)
-"""Its batch, rate and average. The preset is not used but for its data."""
+PEER_RUNNER = Runner("fashion", 16, OptimizerConfig(1e-3, 100))
+"""Its batch, its rate under Adam, and its average. The preset is not used but for its data."""
 
 
 def configuration(runner: Runner, source: AbstractSource, seed: int) -> Experiment:
@@ -80,7 +82,7 @@ def configuration(runner: Runner, source: AbstractSource, seed: int) -> Experime
         runner.preset,
         Synchronous(),
         pad_to=SIDE,
-        optimizer=OptimizerConfig(learning_rate=runner.rate, warmup_steps=100),
+        optimizer=runner.optimizer,
         batch_size=runner.batch,
         ema_decay=runner.average,
         seed=seed,
@@ -163,13 +165,17 @@ def main(
             from experiments.parts.race_torch import run_peer
 
             runner = PEER_RUNNER
-            seen = run_peer(configuration(runner, data, seed), runner.rate, runner.average, seconds, JUDGED, LOOKS)
+            experiment = configuration(runner, data, seed)
+            seen = run_peer(experiment, runner.average, seconds, JUDGED, LOOKS)
         else:
             runner, seen = RUNNERS[name], run_ours(name, folder, data, seconds, seed)
         rows[name] = {
             "network": name,
             "seen": seen,
-            **dataclasses.asdict(runner),
+            "preset": runner.preset,
+            "batch": runner.batch,
+            "optimizer": to_json(runner.optimizer),
+            "average": runner.average,
             "seed": seed,
             "judged": JUDGED,
             "commit": commit(),

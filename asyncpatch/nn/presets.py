@@ -1,8 +1,9 @@
-"""Named shapes of the two networks. Parameter counts are tested from shapes alone."""
+"""Named shapes of the networks. Parameter counts are tested from shapes alone."""
 
 import dataclasses
 
 from asyncpatch.nn.base import AbstractNetworkConfig
+from asyncpatch.nn.lean_unet import LeanUNetConfig
 from asyncpatch.nn.transformer import TransformerConfig
 from asyncpatch.nn.unet import UNetConfig
 
@@ -10,17 +11,7 @@ PRESETS: dict[str, AbstractNetworkConfig] = {
     "digits": UNetConfig(
         channels=1, num_classes=10, base=32, multipliers=(1, 2), blocks=1, attention=(False, True), head=32
     ),
-    "fashion": UNetConfig(
-        channels=1,
-        num_classes=10,
-        base=32,
-        multipliers=(1, 2, 4),
-        blocks=1,
-        attention=(False, False, True),
-        head=32,
-        patch=2,
-        pixel_channels=16,
-    ),
+    "fashion": LeanUNetConfig(channels=1, num_classes=10, widths=(16, 64, 128), blocks=(1, 1)),
     "miniature": UNetConfig(
         channels=1,
         num_classes=10,

@@ -68,10 +68,10 @@ def judged_batches(experiment: Experiment, count: int) -> Iterator[tuple[np.ndar
         yield (*map(np.asarray, parts), batch["label"])
 
 
-def run_peer(
-    experiment: Experiment, rate: float, average_decay: float, seconds: float, judged: int, looks: int
-) -> list[dict]:
+def run_peer(experiment: Experiment, average_decay: float, seconds: float, judged: int, looks: int) -> list[dict]:
     """Train for so many seconds, and judge the averaged weights `looks` times."""
+    config = experiment.training.optimizer
+    rate = config.learning_rate
     torch.manual_seed(experiment.training.seed)
     net = Peer(experiment.data.shape[2], experiment.network.num_classes)
     averaged = copy.deepcopy(net).requires_grad_(False)
@@ -93,7 +93,7 @@ def run_peer(
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / experiment.training.optimizer.warmup_steps)
+            group["lr"] = rate * min(1.0, (step + 1) / config.warmup_steps)
         optimizer.step()
         decay = min(average_decay, (1 + step) / (10 + step))
         with torch.no_grad():
