@@ -2,9 +2,10 @@
 
     python -m experiments.bench          # or nox -s bench; a quarter of an hour on two cores
 
-Prints the train step with a time field against the same network with one time for the image, every law of training
-times against a train step of the 60M network, the train step against torch and diffusers where they are installed
-(`pip install torch diffusers` into the same environment; they are no dependencies of this project), and the
+Prints what every preset makes of the machine, and where the seconds of a step go; the train step with a time field
+against the same network with one time for the image; the trainer against its bare step; images/s of sampling; the train
+step against torch and diffusers where they are installed (`pip install torch diffusers` into the same environment; they
+are no dependencies of this project); every law of training times against a train step of the 60M network; and the
 preparation of photographs against the decoding of their files.
 """
 
@@ -32,6 +33,7 @@ from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler, Synchronous
 from asyncpatch.train import commit
 from experiments.parts.bench_data import bench_preparation
+from experiments.parts.bench_layers import peak, print_layers, print_share
 from experiments.parts.bench_sampling import bench_sampling
 from experiments.parts.bench_trainer import bench_trainer
 from experiments.parts.laws import LAWS
@@ -83,6 +85,38 @@ def train_step_of(denoiser: AbstractDenoiser, batch: int, size: int, channels: i
         jax.block_until_ready(value)
 
     return once
+
+
+def gradient_of(name: str, batch: int, size: int, channels: int) -> tuple[Callable, PyTree, Array]:
+    """The loss and gradient of a preset on random images at synchronous times, its weights and the images."""
+    denoiser = NetworkDenoiser(network(preset(name, channels, 10)), RectifiedFlow())
+    weights, rest = eqx.partition(denoiser, eqx.is_inexact_array)
+    return jax.value_and_grad(partial(_mean_loss, rest)), weights, jr.normal(jr.key(0), (batch, size, size, channels))
+
+
+def _mean_loss(rest: PyTree, weights: PyTree, images: Float[Array, "batch height width channel"]) -> Float[Array, ""]:
+    def image_loss(key: PRNGKeyArray, image: Image) -> Float[Array, ""]:
+        time_key, noise_key = jr.split(key)
+        t = Synchronous()(time_key, *image.shape[:2])
+        noise = jr.normal(noise_key, image.shape)
+        return denoising_loss(eqx.combine(weights, rest), SiD2(), image, t, noise, jnp.asarray(-1))
+
+    return jnp.mean(jax.vmap(image_loss)(jr.split(jr.key(1), len(images)), images))
+
+
+def bench_shares(batch: int, rounds: int) -> None:
+    """The train step and the sampler's network call of every preset that the machine can run, in FLOP/s."""
+    on_cpu = jax.default_backend() == "cpu"
+    shown = {"digits": (8, 1), "miniature": (32, 1), "fashion": (32, 1), "miniature-transformer": (32, 1)}
+    large = dict.fromkeys(("60m", "600m", "60m-transformer", "600m-transformer"), (64, 3))
+    best = peak("float32" if on_cpu else "bfloat16")
+    for name, (size, channels) in (shown if on_cpu else shown | large).items():
+        gradient, weights, images = gradient_of(name, batch, size, channels)
+        print_share(f"loss and gradient, {name}, batch {batch}", best, gradient, weights, images, rounds=rounds)
+        net = network(preset(name, channels, 10))
+        call = jax.vmap(net, in_axes=(0, None, None))
+        t = jnp.full((size, size), 0.5)
+        print_share(f"network call, {name}, batch {batch}", best, call, images, t, jnp.asarray(-1), rounds=rounds)
 
 
 def side_by_side(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -170,6 +204,9 @@ def main(rounds: int = 15, batch: int = 16) -> None:
         batch: images of a train step.
     """
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, commit {commit()}")
+    bench_shares(batch, rounds)
+    for images in (batch, 4 * batch):
+        print_layers(f"layers of fashion, batch {images}", *gradient_of("fashion", images, 32, 1))
     bench_time_field("fashion", 32, 1, batch, rounds)
     bench_time_field("digits", 8, 1, 4 * batch, 2 * rounds)
     bench_time_field("miniature-transformer", 32, 1, batch, rounds)
@@ -177,7 +214,8 @@ def main(rounds: int = 15, batch: int = 16) -> None:
         for images in (16, 64):
             bench_trainer(name, size, images, 8 * rounds)
     bench_sampling((4, 16, 64), max(2, rounds // 5))
-    bench_peers(batch, max(3, rounds // 2))
+    for images in (batch, 4 * batch):
+        bench_peers(images, max(3, rounds // 2))
     bench_laws(64, rounds)
     bench_preparation()
 

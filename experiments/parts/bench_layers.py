@@ -91,15 +91,25 @@ def seconds_of(call: Callable, *arguments, rounds: int = 10) -> float:
     return statistics.median(taken)
 
 
-def peak() -> float:
+def peak(dtype: str = "float32") -> float:
     """FLOP/s of a large matrix product."""
-    square = jr.normal(jr.key(0), (PEAK_SIDE, PEAK_SIDE))
+    square = jr.normal(jr.key(0), (PEAK_SIDE, PEAK_SIDE)).astype(dtype)
     return 2 * PEAK_SIDE**3 / seconds_of(jnp.matmul, square, square)
+
+
+def print_share(name: str, best: float, function: Callable, *arguments, rounds: int = 10) -> tuple[float, float]:
+    """Print a program's speed as a share of a matrix product's; its seconds and FLOPs."""
+    whole = seconds_of(function, *arguments, rounds=rounds)
+    flops = sum(product.count * product.flops for product in products(function, *arguments))
+    share = f"{flops / whole / best:.0%} of a matrix product's {best / 1e9:.0f} GF/s"
+    print(f"{name}: {1e3 * whole:.1f} ms, {flops / 1e9:.2f} GFLOP at {share}", flush=True)
+    return whole, flops
 
 
 def print_layers(name: str, function: Callable, *arguments, rows: int = 12) -> None:
     """Print the dearest products of a program, and the rest."""
-    best, whole = peak(), seconds_of(function, *arguments)
+    best = peak()
+    whole, _ = print_share(name, best, function, *arguments)
     timed = []
     for product in products(function, *arguments):
         keys = jr.split(jr.key(0))
@@ -109,9 +119,6 @@ def print_layers(name: str, function: Callable, *arguments, rows: int = 12) -> N
         timed.append((product.count * seconds_of(product.run, *operands), product))
     timed.sort(key=lambda pair: -pair[0])
     total = sum(seconds for seconds, _ in timed)
-    flops = sum(product.count * product.flops for _, product in timed)
-    share = f"{flops / whole / best:.0%} of a matrix product's {best / 1e9:.0f} GF/s"
-    print(f"{name}: {1e3 * whole:.1f} ms, {flops / 1e9:.2f} GFLOP at {share}")
     print(f"  products alone {1e3 * total:.1f} ms ({total / whole:.0%}), all else {1e3 * (whole - total):.1f} ms")
     for seconds, product in timed[:rows]:
         speed = product.count * product.flops / seconds
