@@ -1,4 +1,4 @@
-"""Train on Fashion-MNIST at 32x32 and sample four ways, within half an hour on two CPU cores.
+"""Train on Fashion-MNIST at 32x32 and sample four ways, in ten minutes on two CPU cores.
 
     apt-get install dataset-fashion-mnist
     python -m experiments.fashion
@@ -28,7 +28,7 @@ def fashion(
     Args:
         folder: where everything goes; start again with the same folder to go on with a run.
         data: folder of the IDX files, gzipped.
-        steps: of training, 32 images each.
+        steps: of training, 16 images each.
         sampling: how samples are drawn.
         seed: of weights, batches and noise.
     """
