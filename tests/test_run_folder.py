@@ -23,8 +23,9 @@ SOON = 2.0
 """Seconds within which a process must end."""
 
 TRAIN = """
-import hashlib, sys
+import hashlib, signal, sys
 import jax
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path.insert(0, {tests!r})
 from toy_training import *
 
