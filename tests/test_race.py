@@ -6,6 +6,7 @@ import pytest
 from PIL import Image as Pillow
 
 from asyncpatch.data import Digits
+from asyncpatch.train import OptimizerConfig
 from experiments import race
 from experiments.race import Runner
 
@@ -17,7 +18,11 @@ def small(monkeypatch):
     monkeypatch.setattr(race, "PROBE", 20)
     monkeypatch.setattr(race, "JUDGED", 16)
     monkeypatch.setattr(race, "LOOKS", 3)
-    monkeypatch.setattr(race, "RUNNERS", {"one": Runner("digits", 8, 1e-3), "other": Runner("digits", 16, 1e-3)})
+    monkeypatch.setattr(
+        race,
+        "RUNNERS",
+        {"one": Runner("digits", 8, OptimizerConfig(1e-3, 5)), "other": Runner("digits", 16, OptimizerConfig(1e-3, 5))},
+    )
 
 
 def test_networks_are_compared_by_seconds_of_training(small, tmp_path):
