@@ -170,6 +170,7 @@ def test_a_signal_during_the_first_compile_ends_at_once_and_leaves_a_good_folder
 def test_a_second_signal_ends_at_once(tmp_path, first, second):
     with training(tmp_path, STEPPING) as process:
         assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)  # until it computes: Python would see an interruption before
         process.send_signal(first)
         time.sleep(0.2)
         assert process.poll() is None
