@@ -57,51 +57,47 @@ class OneTimeDenoiser(AbstractDenoiser):
         return Prediction.from_velocity(self.schedule, z, t, velocity)
 
 
-def train_step_of(denoiser: AbstractDenoiser, batch: int, size: int, channels: int) -> Callable[[], PyTree]:
-    """A compiled Adam step on random images at synchronous times, ready to be called again and again."""
-    optimizer = optax.adam(1e-4)
+def gradient_of(
+    denoiser: AbstractDenoiser, batch: int, size: int, channels: int
+) -> tuple[Callable[[PyTree, Array], tuple[Array, PyTree]], PyTree, Array]:
+    """The loss and gradient on images at synchronous times, the weights and random images."""
     weights, rest = eqx.partition(denoiser, eqx.is_inexact_array)
-    images = jr.normal(jr.key(0), (batch, size, size, channels))
 
-    def loss(weights: PyTree, key) -> Float[Array, ""]:
-        def image_loss(key, image):
+    def loss(weights: PyTree, images: Float[Array, "batch height width channel"]) -> Float[Array, ""]:
+        def image_loss(key: PRNGKeyArray, image: Image) -> Float[Array, ""]:
             time_key, noise_key = jr.split(key)
             t = Synchronous()(time_key, size, size)
             noise = jr.normal(noise_key, image.shape)
             return denoising_loss(eqx.combine(weights, rest), SiD2(), image, t, noise, jnp.asarray(-1))
 
-        return jnp.mean(jax.vmap(image_loss)(jr.split(key, batch), images))
+        return jnp.mean(jax.vmap(image_loss)(jr.split(jr.key(1), batch), images))
+
+    return jax.value_and_grad(loss), weights, jr.normal(jr.key(0), (batch, size, size, channels))
+
+
+def train_step_of(denoiser: AbstractDenoiser, batch: int, size: int, channels: int) -> Callable[[], PyTree]:
+    """A compiled Adam step, ready to be called again and again."""
+    optimizer = optax.adam(1e-4)
+    gradient, weights, images = gradient_of(denoiser, batch, size, channels)
 
     @jax.jit
-    def step(weights, moments, key):
-        value, slope = jax.value_and_grad(loss)(weights, key)
+    def step(weights, moments):
+        value, slope = gradient(weights, images)
         updates, moments = optimizer.update(slope, moments)
         return optax.apply_updates(weights, updates), moments, value
 
     state = [weights, optimizer.init(weights)]
 
     def once():
-        *state[:], value = step(*state, jr.key(1))
+        *state[:], value = step(*state)
         jax.block_until_ready(value)
 
     return once
 
 
-def gradient_of(name: str, batch: int, size: int, channels: int) -> tuple[Callable, PyTree, Array]:
-    """The loss and gradient of a preset on random images at synchronous times, its weights and the images."""
-    denoiser = NetworkDenoiser(network(preset(name, channels, 10)), RectifiedFlow())
-    weights, rest = eqx.partition(denoiser, eqx.is_inexact_array)
-    return jax.value_and_grad(partial(_mean_loss, rest)), weights, jr.normal(jr.key(0), (batch, size, size, channels))
-
-
-def _mean_loss(rest: PyTree, weights: PyTree, images: Float[Array, "batch height width channel"]) -> Float[Array, ""]:
-    def image_loss(key: PRNGKeyArray, image: Image) -> Float[Array, ""]:
-        time_key, noise_key = jr.split(key)
-        t = Synchronous()(time_key, *image.shape[:2])
-        noise = jr.normal(noise_key, image.shape)
-        return denoising_loss(eqx.combine(weights, rest), SiD2(), image, t, noise, jnp.asarray(-1))
-
-    return jnp.mean(jax.vmap(image_loss)(jr.split(jr.key(1), len(images)), images))
+def denoiser_of(name: str, channels: int) -> NetworkDenoiser:
+    """A preset with fresh weights."""
+    return NetworkDenoiser(network(preset(name, channels, 10)), RectifiedFlow())
 
 
 def bench_shares(batch: int, rounds: int) -> None:
@@ -111,10 +107,10 @@ def bench_shares(batch: int, rounds: int) -> None:
     large = dict.fromkeys(("60m", "600m", "60m-transformer", "600m-transformer"), (64, 3))
     best = peak("float32" if on_cpu else "bfloat16")
     for name, (size, channels) in (shown if on_cpu else shown | large).items():
-        gradient, weights, images = gradient_of(name, batch, size, channels)
+        denoiser = denoiser_of(name, channels)
+        gradient, weights, images = gradient_of(denoiser, batch, size, channels)
         print_share(f"loss and gradient, {name}, batch {batch}", best, gradient, weights, images, rounds=rounds)
-        net = network(preset(name, channels, 10))
-        call = jax.vmap(net, in_axes=(0, None, None))
+        call = jax.vmap(denoiser.network, in_axes=(0, None, None))
         t = jnp.full((size, size), 0.5)
         print_share(f"network call, {name}, batch {batch}", best, call, images, t, jnp.asarray(-1), rounds=rounds)
 
@@ -206,7 +202,7 @@ def main(rounds: int = 15, batch: int = 16) -> None:
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, commit {commit()}")
     bench_shares(batch, rounds)
     for images in (batch, 4 * batch):
-        print_layers(f"layers of fashion, batch {images}", *gradient_of("fashion", images, 32, 1))
+        print_layers(f"layers of fashion, batch {images}", *gradient_of(denoiser_of("fashion", 1), images, 32, 1))
     bench_time_field("fashion", 32, 1, batch, rounds)
     bench_time_field("digits", 8, 1, 4 * batch, 2 * rounds)
     bench_time_field("miniature-transformer", 32, 1, batch, rounds)

@@ -1,9 +1,10 @@
-"""Train on Fashion-MNIST at 32x32 and sample four ways, in ten minutes on two CPU cores.
+"""Train on Fashion-MNIST at 32x32 and sample four ways, in a quarter of an hour on two CPU cores.
 
     apt-get install dataset-fashion-mnist
     python -m experiments.fashion
 
-Any folder with the four IDX files serves: `--data FOLDER`. The report is kept under `experiments/results/fashion`.
+Any folder with the four IDX files serves: `--data FOLDER`. The report under `experiments/results/fashion` is of
+the former network, of 2.9M parameters, after half an hour.
 """
 
 import dataclasses

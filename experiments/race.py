@@ -29,7 +29,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from asyncpatch.config import to_json
 from asyncpatch.data import AbstractSource, Digits, IdxFiles
-from asyncpatch.runs import Experiment, configure, train_run
+from asyncpatch.runs import Experiment, configure, recipe, train_run
 from asyncpatch.timesteps import Synchronous
 from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig, commit, read_metrics
 from experiments.parts.command import run_command
@@ -59,8 +59,10 @@ class Runner:
     average: float = 0.998
 
 
+FASHION = recipe("fashion")
+
 RUNNERS = {
-    "fashion": Runner("fashion", 16, MuonConfig(5e-3, 100), 0.999),
+    "fashion": Runner("fashion", FASHION.batch_size, FASHION.optimizer, FASHION.ema_decay),
     "fashion, Adam": Runner("fashion", 16, OptimizerConfig(1e-3, 100)),
     "miniature": Runner("miniature", 16, MuonConfig(5e-3, 100)),
     "miniature, Adam": Runner("miniature", 16, OptimizerConfig(1.5e-3, 100)),
@@ -99,7 +101,7 @@ def run_ours(name: str, folder: Path, source: AbstractSource, seconds: float, se
     speed = read_metrics(trained)[-2]["images_per_second"]
     steps = max(PROBE + LOOKS, int(seconds * speed / runner.batch))
     train_run(trained, experiment, dataclasses.replace(config, steps=steps, checkpoint_every=max(20, steps // LOOKS)))
-    return _seen(read_metrics(trained), runner.batch)
+    return [look for look in _seen(read_metrics(trained), runner.batch) if look["images"] > PROBE * runner.batch]
 
 
 def _seen(lines: list[dict], batch: int) -> list[dict]:

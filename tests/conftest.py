@@ -1,6 +1,10 @@
 """Strict settings for every test: no silent broadcasting, no silent casts, no reused keys, no warnings."""
 
 import os
+import shutil
+from dataclasses import replace
+
+import pytest
 
 # Small triangular solves on two cores take a hundred times longer when OpenBLAS threads contend for them.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -23,3 +27,20 @@ from hypothesis import settings  # noqa: E402  (JAX must be configured before an
 
 settings.register_profile("asyncpatch", derandomize=True, deadline=None, max_examples=20)
 settings.load_profile("asyncpatch")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a toy run of eight steps. Do not change it: `run` is a copy."""
+    from toy_training import TOY_RUN, toy_train
+
+    folder = tmp_path_factory.mktemp("trained")
+    toy_train(folder, run=replace(TOY_RUN, steps=8))
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of that folder."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"

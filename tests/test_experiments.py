@@ -261,8 +261,8 @@ def test_labels_that_are_no_classes_are_refused(labels, classes):
 
 
 def test_images_that_the_network_cannot_halve_are_refused_before_training():
-    with pytest.raises(ValueError, match="multiples of 8"):
-        configure(Digits(), "fashion", AsyncPatch((1, 2)), pad_to=28)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        configure(Digits(), "fashion", AsyncPatch((1, 2)), pad_to=30)
 
 
 def test_unknown_preset_is_refused():

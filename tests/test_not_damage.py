@@ -2,7 +2,6 @@
 
 import errno
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import jax
 import jax.random as jr
 import orbax.checkpoint as ocp
 import pytest
-from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser, toy_train
+from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser
 
 from asyncpatch.config import to_json
 from asyncpatch.train import CheckpointError, ConfigMismatchError, best_step, load_for_sampling, make_mesh
@@ -23,19 +22,6 @@ from asyncpatch.train.state import abstract_state
 RUN = replace(TOY_RUN, steps=8)
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    toy_train(folder, run=RUN)
-    return folder
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> Path:
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
 
 
 def restore(folder: Path, make=DenseDenoiser):

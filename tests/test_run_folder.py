@@ -66,19 +66,6 @@ def training(folder: Path, call: str):
         process.communicate()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    toy_train(folder, run=RUN)
-    return folder
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> Path:
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def test_a_second_training_is_refused_and_told_of_the_first_whose_death_frees_the_folder(tmp_path):
     with training(tmp_path, WAITING) as process:
         while not (tmp_path / "checkpoints" / "4").exists():
