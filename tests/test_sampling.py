@@ -5,6 +5,7 @@ images must have its (conditional) mean and covariance.
 """
 
 import functools
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -183,7 +184,7 @@ def _step(rule, schedule, t, s, seed=0):
     z_key, data_key, noise_key, rule_key = jr.split(jr.key(seed), 4)
     z = jr.normal(z_key, (SIDE, SIDE, 1))
     prediction = Prediction(jr.normal(data_key, z.shape), jr.normal(noise_key, z.shape))
-    return z, prediction, rule(schedule, z, prediction, t, s, rule.init(z), rule_key)[0]
+    return z, prediction, rule(schedule, z, prediction, t, s, rule.init(z), rule_key, lambda z, t: prediction)[0]
 
 
 def check_keeps_the_bits_of_tokens_that_stay(rule: AbstractStepRule) -> None:
@@ -257,10 +258,12 @@ def test_order_of_convergence(name):
 class _Careless(AbstractStepRule):
     """Moves tokens that stay, and takes the scales of a time a little beside `s`."""
 
+    calls: ClassVar[int] = 1
+
     def init(self, z):
         return None
 
-    def __call__(self, schedule, z, prediction, t, s, state, key):
+    def __call__(self, schedule, z, prediction, t, s, state, key, denoise):
         beside = 0.98 * s + 0.02
         alpha, sigma = schedule.alpha(beside)[..., None], schedule.sigma(beside)[..., None]
         return alpha * prediction.data + sigma * prediction.noise, None
@@ -285,7 +288,8 @@ def test_full_noise_is_the_posterior_given_the_estimate(rule, schedule):
     t = jr.uniform(jr.key(3), (SIDE, SIDE), minval=0.3).at[0].set(1.0)
     s = t * jr.uniform(jr.key(4), (SIDE, SIDE), minval=0.2, maxval=0.9)
     z, data, rule_key = jr.normal(jr.key(5), (SIDE, SIDE, 1)), jr.normal(jr.key(6), (SIDE, SIDE, 1)), jr.key(7)
-    moved, _ = rule(schedule, z, Prediction.from_data(schedule, z, t, data), t, s, None, rule_key)
+    guess = Prediction.from_data(schedule, z, t, data)
+    moved, _ = rule(schedule, z, guess, t, s, None, rule_key, lambda z, t: guess)
     mean, deviation = posterior(schedule, z, data, t, s)
     # A rule draws its noise from the key that it is given, in one go.
     noise = jr.normal(jr.clone(rule_key), z.shape)

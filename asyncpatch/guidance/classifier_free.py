@@ -7,7 +7,6 @@ the same mix holds for each of them. Invariant: `w = 1` is off, `w = 0` ignores 
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -50,4 +49,5 @@ class ClassifierFree(AbstractDenoiser):
         labels = jnp.stack([label, jnp.full_like(label, NULL_LABEL)])
         both = eqx.filter_vmap(self.denoiser, in_axes=(None, None, 0))(z, t, labels)
         # Written from the labelled branch, so that a weight of 1 returns it unchanged.
-        return jax.tree.map(lambda branch: branch[0] + (self.weight - 1) * (branch[0] - branch[1]), both)
+        mixed = (branch[0] + (self.weight - 1) * (branch[0] - branch[1]) for branch in (both.data, both.noise))
+        return Prediction(*mixed, None if both.log_error is None else both.log_error[0])

@@ -28,6 +28,9 @@ class Prediction(eqx.Module):
 
     data: Float[Array, "height width channel"]
     noise: Float[Array, "height width channel"]
+    log_error: Float[Array, "height width"] | None = None
+    """Logarithm of the squared velocity error, the mean over channels, that the denoiser expects of itself at every
+    token; None of a denoiser that does not say. Adaptive plans read it."""
 
     @classmethod
     def from_data(cls, schedule: AbstractNoiseSchedule, z: Image, t: TimeField, data: Image) -> "Prediction":

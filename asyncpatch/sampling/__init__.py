@@ -1,6 +1,7 @@
 """Sampling: step rules, and the one loop that runs any plan."""
 
 from asyncpatch.sampling.base import AbstractStepRule as AbstractStepRule
+from asyncpatch.sampling.base import Denoise as Denoise
 from asyncpatch.sampling.ddim import DDIM as DDIM
 from asyncpatch.sampling.ddim import StochasticCoefficient as StochasticCoefficient
 from asyncpatch.sampling.faults import SamplingError as SamplingError

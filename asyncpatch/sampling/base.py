@@ -4,6 +4,7 @@ Invariant: a token with `s_i = t_i` keeps its bits, whatever the prediction, the
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
@@ -12,14 +13,20 @@ from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import Prediction
 from asyncpatch.shapes import Image, TimeField
 
+Denoise = Callable[[Image, TimeField], Prediction]
+"""One more look of a step rule: the prediction at another image and its times, label and known tokens included."""
+
 
 class AbstractStepRule(eqx.Module):
     """One step of generation, for one image.
 
     To write one more: keep earlier predictions or whatever else the rule remembers in `state`, with the same shapes
-    and types at every step; keep the invariant of the module docstring; and enrol the class in
-    `tests/test_sampling.py`, which fits its order of convergence.
+    and types at every step; say in `calls` how often the denoiser is called in a step, the call that gave `prediction`
+    included; keep the invariant of the module docstring; and enrol the class in `tests/test_sampling.py`, which fits
+    its order of convergence.
     """
+
+    calls: eqx.AbstractClassVar[int]
 
     @abc.abstractmethod
     def init(self, z: Image) -> PyTree:
@@ -35,5 +42,9 @@ class AbstractStepRule(eqx.Module):
         s: TimeField,
         state: PyTree,
         key: PRNGKeyArray,
+        denoise: Denoise,
     ) -> tuple[Image, PyTree]:
-        """The image at times `s`, and the next state. Not checked: `s <= t`, which holds for any valid plan."""
+        """The image at times `s`, and the next state. `prediction` is `denoise(z, t)`.
+
+        Not checked: `s <= t`, which holds for any valid plan.
+        """

@@ -12,6 +12,8 @@ so they agree where `eta^2 = c (2 - c (1 - r)) / (1 + r)`. Small steps have `r` 
 deterministic at 0, and draw from the posterior given `x = xhat` at 1.
 """
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -21,7 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
 from asyncpatch.process import Prediction
-from asyncpatch.sampling.base import AbstractStepRule
+from asyncpatch.sampling.base import AbstractStepRule, Denoise
 from asyncpatch.shapes import Image, TimeField
 
 
@@ -36,6 +38,8 @@ class DDIM(AbstractStepRule):
     """
 
     eta: Float[Array, ""] = eqx.field(converter=_as_coefficient, default=0.0)
+
+    calls: ClassVar[int] = 1
 
     def __check_init__(self):
         _check_unit_interval("eta", self.eta)
@@ -52,6 +56,7 @@ class DDIM(AbstractStepRule):
         s: TimeField,
         state: None,
         key: PRNGKeyArray,
+        denoise: Denoise,
     ) -> tuple[Image, None]:
         share = posterior_share(schedule, t, s)
         kept = jnp.sqrt((1 - self.eta**2) + (self.eta * share) ** 2)
@@ -66,6 +71,8 @@ class StochasticCoefficient(AbstractStepRule):
     """
 
     c: Float[Array, ""] = eqx.field(converter=_as_coefficient)
+
+    calls: ClassVar[int] = 1
 
     def __check_init__(self):
         _check_unit_interval("c", self.c)
@@ -82,6 +89,7 @@ class StochasticCoefficient(AbstractStepRule):
         s: TimeField,
         state: None,
         key: PRNGKeyArray,
+        denoise: Denoise,
     ) -> tuple[Image, None]:
         redrawn = self.c * (1 - posterior_share(schedule, t, s))
         return _step(schedule, z, prediction, t, s, 1 - redrawn, jnp.sqrt(redrawn * (2 - redrawn)), key), None

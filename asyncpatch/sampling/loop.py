@@ -138,6 +138,9 @@ def _generate(
     def field(planned: TimeField) -> TimeField:
         return jnp.where(known, trail * planned, planned)
 
+    def denoise(z: Image, t: TimeField) -> Prediction:
+        return _with_known(denoiser(z, t, label), schedule, z, t, image, known)
+
     plan_state, planned = plan.init(*image.shape[:2])
     t = field(planned)
     noised = corrupt(schedule, image, t, jr.normal(start_key, image.shape, image.dtype))
@@ -147,10 +150,10 @@ def _generate(
         z, planned, plan_state, rule_state, key, fault = carry
         key, rule_key = jr.split(key)
         t = field(planned)
-        prediction = _with_known(denoiser(z, t, label), schedule, z, t, image, known)
+        prediction = denoise(z, t)
         plan_state, following = plan.next(plan_state, planned, prediction)
         seen = (t, z, prediction.data)
-        z, rule_state = rule(schedule, z, prediction, t, field(following), rule_state, rule_key)
+        z, rule_state = rule(schedule, z, prediction, t, field(following), rule_state, rule_key, denoise)
         fault = fault_of_step(fault, number, z, planned, following)
         return (z, following, plan_state, rule_state, key, fault), seen
 
@@ -165,4 +168,5 @@ def _with_known(
 ) -> Prediction:
     """The prediction, with the truth about known tokens."""
     truth = Prediction.from_data(schedule, z, t, image)
-    return jax.tree.map(lambda true, guess: jnp.where(known[..., None], true, guess), truth, prediction)
+    data = jnp.where(known[..., None], truth.data, prediction.data)
+    return Prediction(data, jnp.where(known[..., None], truth.noise, prediction.noise), prediction.log_error)

@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
 from asyncpatch.plans import Task, synchronous
-from asyncpatch.process import AbstractDenoiser, corrupt
+from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.sampling.base import AbstractStepRule
 from asyncpatch.sampling.check import check_inputs
 from asyncpatch.sampling.faults import Fault, fault_at_start, not_finite, raise_fault
-from asyncpatch.shapes import Image, Known, Label
+from asyncpatch.shapes import Image, Known, Label, TimeField
 
 
 class RePaintTimes(eqx.Module):
@@ -101,12 +101,14 @@ def _fill(
     schedule = denoiser.schedule
     start_key, steps_key = jr.split(key)
 
+    def denoise(z: Image, t: TimeField) -> Prediction:
+        return denoiser(z, t, label)
+
     def step(carry, at):
         z, rule_state, key, fault = carry
         key, rule_key, known_key, jump_key = jr.split(key, 4)
         t, s, risen = (jnp.full(known.shape, time) for time in at[1:])
-        prediction = denoiser(z, t, label)
-        moved, rule_state = rule(schedule, z, prediction, t, s, rule_state, rule_key)
+        moved, rule_state = rule(schedule, z, denoise(z, t), t, s, rule_state, rule_key, denoise)
         pasted = corrupt(schedule, image, s, jr.normal(known_key, image.shape, image.dtype))
         z = jnp.where(known[..., None], pasted, moved)
         z, fault = _noise_up(jump_key, schedule, z, s, risen), not_finite(fault, at[0], z, s)
