@@ -1,4 +1,4 @@
-"""Classifier-free guidance, on denoisers whose scores are known in closed form."""
+"""Both guidances, on denoisers whose scores are known in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float
 
-from asyncpatch.guidance import ClassifierFree
+from asyncpatch.guidance import ClassifierFree, GuidingRegion, InputGuidance
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, GaussianDenoiser, Prediction, per_channel
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
@@ -113,3 +113,204 @@ def test_one_program_serves_all_weights_and_labels():
     for weight, label in [(1.0, 0), (3, 1), (jnp.asarray(0.5), NULL_LABEL)]:
         call(ClassifierFree(_Mixture(MEANS, RectifiedFlow()), weight), jnp.asarray(label, jnp.int32))
     assert call._cache_size() == 1
+
+
+# --- weights by token and by time ---
+
+
+def test_a_map_of_weights_acts_token_by_token(schedule):
+    (z, t), label = _state(), jnp.asarray(2, jnp.int32)
+    mixture = _Mixture(MEANS, schedule)
+    weights = jnp.asarray([[1.0, 2.5, 0.0], [1.0, 2.5, 2.5]])
+    mapped = ClassifierFree(mixture, weights)(z, t, label)
+    for weight in (1.0, 2.5, 0.0):
+        here = np.asarray(weights == weight)
+        np.testing.assert_array_equal(mapped.data[here], ClassifierFree(mixture, weight)(z, t, label).data[here])
+
+
+def test_guidance_acts_in_its_interval_alone(schedule):
+    (z, t), label = _state(), jnp.asarray(2, jnp.int32)
+    t = t.at[0, 0].set(0.25).at[0, 1].set(0.75)
+    mixture = _Mixture(MEANS, schedule)
+    inside = np.asarray((t >= 0.25) & (t <= 0.75))
+    assert inside.any()
+    assert not inside.all()
+    guided, plain, strong = (
+        ClassifierFree(mixture, weight, interval)(z, t, label).noise
+        for weight, interval in ((3.0, (0.25, 0.75)), (1.0, (0.0, 1.0)), (3.0, (0.0, 1.0)))
+    )
+    np.testing.assert_array_equal(guided[~inside], plain[~inside])
+    np.testing.assert_array_equal(guided[inside], strong[inside])
+
+
+# --- input guidance ---
+
+GUIDING = jnp.asarray([[True, True, False], [False, False, False]])
+"""A region whose tokens are clean, or nearly so."""
+
+
+def _gaussian(schedule: AbstractNoiseSchedule) -> GaussianDenoiser:
+    return GaussianDenoiser(MEANS[0], COVARIANCE, schedule)
+
+
+def _inpainting() -> tuple[Image, TimeField]:
+    """A known region at 0, the others at one time."""
+    z, _ = _state()
+    return z, jnp.where(GUIDING, 0.0, 0.6)
+
+
+def _marginal(schedule: AbstractNoiseSchedule, z: Image, t: TimeField) -> Prediction:
+    """The prediction for the tokens outside of the region, by one who never sees the region."""
+    rest = np.flatnonzero(~np.asarray(GUIDING).ravel())
+    mean = MEANS[0].reshape(-1)[rest].reshape(1, -1, 1)
+    covariance = COVARIANCE[np.ix_(rest, rest)]
+    return GaussianDenoiser(mean, covariance, schedule)(
+        z.reshape(-1)[rest].reshape(1, -1, 1), t.reshape(-1)[rest].reshape(1, -1), NO_LABEL
+    )
+
+
+@pytest.mark.parametrize("region", [None, GUIDING], ids=["clean tokens", "a region"])
+def test_noisiest_region_is_the_same_as_none(schedule, region):
+    """At weight -1 the answer is that of the look to get away from: at time 1 it knows nothing of the region."""
+    z, t = _inpainting()
+    guided = InputGuidance(_gaussian(schedule), [GuidingRegion(-1.0, region)], jr.key(3))(z, t, NO_LABEL)
+    dropped, outside = _marginal(schedule, z, t), ~np.asarray(GUIDING)
+    np.testing.assert_allclose(guided.data[outside], dropped.data[0], atol=2e-5)
+    np.testing.assert_allclose(guided.noise[outside], dropped.noise[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("weight", [0.7, 3.0])
+def test_guided_score_is_the_closed_form(schedule, weight):
+    """`s + g (s - s')` with both scores written down from the Gaussian's matrices, region included."""
+    z, t = _state()
+    t = t.at[0, 0].set(0.1)
+    further = jnp.where(GUIDING, jnp.maximum(t, 0.8), t)
+    noise = jr.normal(jr.key(9), SHAPE)
+    guided = InputGuidance(_gaussian(schedule), [GuidingRegion(weight, GUIDING, noisier=0.8)], noise)(z, t, NO_LABEL)
+
+    def scores(z, t):
+        alpha, sigma = (np.repeat(np.asarray(f(t), np.float64).ravel(), 1) for f in (schedule.alpha, schedule.sigma))
+        matrix = alpha[:, None] * np.asarray(COVARIANCE, np.float64) * alpha + np.diag(sigma**2)
+        return -np.linalg.solve(matrix, np.asarray(z, np.float64).ravel() - alpha * np.asarray(MEANS[0]).ravel())
+
+    a = schedule.alpha(further) / schedule.alpha(t)
+    b = jnp.sqrt(jnp.maximum(schedule.sigma(further) ** 2 - (a * schedule.sigma(t)) ** 2, 0.0))
+    there = jnp.where(GUIDING[..., None], a[..., None] * z + b[..., None] * noise, z)
+    wanted = scores(z, t) + weight * (scores(z, t) - scores(there, further))
+    np.testing.assert_allclose(guided.score(schedule, t).ravel(), wanted, rtol=2e-3, atol=2e-3)
+    whole = schedule.alpha(t)[..., None] * guided.data + schedule.sigma(t)[..., None] * guided.noise
+    np.testing.assert_allclose(whole, z, atol=2e-5)
+
+
+def test_no_weight_is_the_identity_to_the_bit(schedule):
+    z, t = _inpainting()
+    mixture, label = _Mixture(MEANS, schedule), jnp.asarray(1, jnp.int32)
+    plain = jax.vmap(lambda z, t: mixture(z, t, label))(jnp.stack([z, z]), jnp.stack([t, t]))
+    for regions in ([GuidingRegion(0.0)], [GuidingRegion(0.0, GUIDING), GuidingRegion(0.0, ~GUIDING, 0.9, 0.7)]):
+        guided = InputGuidance(mixture, regions, jr.key(3))(z, t, label)
+        np.testing.assert_array_equal(guided.data, plain.data[0])
+        np.testing.assert_array_equal(guided.noise, plain.noise[0])
+
+
+def test_equal_looks_are_taken_once():
+    """A chain of two regions that share a look, and classifier-free guidance around it: one call of three times two."""
+    calls = []
+
+    class Counted(AbstractDenoiser):
+        """Counts its calls, and the batch of each by the ordered callback of every image."""
+
+        schedule = RectifiedFlow()
+        num_classes = None
+
+        def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+            jax.debug.callback(lambda _: calls.append(1), z[0, 0, 0] + label.astype(z.dtype))
+            return Prediction(z, z)
+
+    z, t = _state()
+    chain = [GuidingRegion(1.0, GUIDING, noisier=0.95), GuidingRegion(2.0, GUIDING, noisier=1.0, cleaner=0.95)]
+    guided = ClassifierFree(InputGuidance(Counted(), chain, jr.key(0)), 2.0)
+    guided(z, t, jnp.asarray(0, jnp.int32)).data.block_until_ready()
+    jax.effects_barrier()
+    assert len(calls) == 3 * 2
+    assert len(InputGuidance(Counted(), [*chain, GuidingRegion(1.0)], jr.key(0)).looks) == 3
+
+
+def test_the_order_of_wrappers_does_not_matter(schedule):
+    z, t = _inpainting()
+    mixture, label, noise = _Mixture(MEANS, schedule), jnp.asarray(1, jnp.int32), jr.normal(jr.key(2), SHAPE)
+    regions = [GuidingRegion(1.5)]
+    inside = InputGuidance(ClassifierFree(mixture, 3.0), regions, noise)(z, t, label)
+    outside = ClassifierFree(InputGuidance(mixture, regions, noise), 3.0)(z, t, label)
+    np.testing.assert_allclose(inside.data, outside.data, rtol=1e-4, atol=1e-4)
+
+
+def test_fresh_noise_differs_by_image_and_step_and_repeats_for_equal_calls():
+    z, t = _inpainting()
+    guidance = InputGuidance(_gaussian(RectifiedFlow()), [GuidingRegion(1.0, noisier=0.5)], jr.key(3))
+    draws = [guidance._noise(*at) for at in ((z, t), (z.at[0, 0, 0].add(1e-3), t), (z, t * 0.999), (z[::-1], t))]
+    assert len({np.asarray(draw).tobytes() for draw in draws}) == 4
+    np.testing.assert_array_equal(draws[0], guidance._noise(z, t))
+    # 6,000 draws of a unit Gaussian: mean and variance within 6 deviations, so a false alarm is below 1e-8.
+    images = jr.normal(jr.key(5), (1000, *SHAPE))
+    drawn = jax.vmap(lambda z: guidance._noise(z, t))(images)
+    assert abs(float(drawn.mean())) < 6 / np.sqrt(6000)
+    assert abs(float(drawn.var()) - 1) < 6 * np.sqrt(2 / 6000)
+    assert abs(float((drawn * images).mean())) < 6 / np.sqrt(6000)
+
+
+def test_noisiest_token_sets_the_time_for_networks_of_one_time():
+    z, t = _inpainting()
+    seen = []
+
+    class Watched(AbstractDenoiser):
+        """Keeps the times that it is called with."""
+
+        schedule = RectifiedFlow()
+        num_classes = None
+
+        def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+            jax.debug.callback(lambda t: seen.append(np.asarray(t)), t)
+            return Prediction(z, z)
+
+    InputGuidance(Watched(), [GuidingRegion(1.0, noisier=None)], jr.key(0))(z, t, NO_LABEL)
+    jax.effects_barrier()
+    assert any((times == np.float32(0.6)).all() for times in seen)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GuidingRegion(jnp.nan), "guidance must be finite"),
+        (lambda: GuidingRegion(jnp.ones(3)), r"one number or a map .*, got shape \(3,\)"),
+        (lambda: GuidingRegion(1.0, noisier=1.5), r"noisier time of a guiding region is in \[0, 1\], got 1.5"),
+        (lambda: GuidingRegion(1.0, noisier=0.2, cleaner=0.5), "noisier time, 0.2, is below the cleaner one, 0.5"),
+        (lambda: GuidingRegion(1.0, jnp.zeros((2, 3), bool)), "the guiding region has no token"),
+        (lambda: InputGuidance(_gaussian(RectifiedFlow()), [], jr.key(0)), "needs a guiding region, got none"),
+        (
+            lambda: InputGuidance(_gaussian(RectifiedFlow()), [GuidingRegion(1.0)], jr.key(0), (0.5, 0.2)),
+            "0 <= low <= high <= 1, got 0.5 and 0.2",
+        ),
+        (lambda: ClassifierFree(_gaussian(RectifiedFlow()), 1.0, (0.0, 2.0)), "low <= high <= 1, got 0 and 2"),
+    ],
+)
+def test_bad_guidance_is_refused_when_it_is_made(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda d: InputGuidance(d, [GuidingRegion(1.0, jnp.ones((3, 3), bool))], jr.key(0)),
+            r"\(2, 3\), got \(3, 3\)",
+        ),
+        (lambda d: InputGuidance(d, [GuidingRegion(jnp.ones((3, 3)))], jr.key(0)), r"map of weights .* got \(3, 3\)"),
+        (lambda d: InputGuidance(d, [GuidingRegion(1.0)], jnp.zeros((3, 3, 1))), r"shape \(2, 3, 1\), got \(3, 3, 1\)"),
+        (lambda d: ClassifierFree(d, jnp.ones((3, 3))), r"map of weights .* got \(3, 3\)"),
+    ],
+)
+def test_guidance_of_another_size_is_refused_before_compute(make, message):
+    z, t = _state()
+    with pytest.raises(ValueError, match=message):
+        make(_gaussian(RectifiedFlow()))(z, t, NO_LABEL)

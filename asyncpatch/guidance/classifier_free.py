@@ -8,34 +8,31 @@ the same mix holds for each of them. Invariant: `w = 1` is off, `w = 0` ignores 
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.core import Tracer
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from asyncpatch.guidance.strength import ALWAYS, Weight, as_floats, check_interval, check_weight, excess
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser, Prediction
-from asyncpatch.ranges import check_guidance
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 
 
-def _as_weight(weight: ArrayLike) -> Float[Array, ""]:
-    return jnp.asarray(weight, jnp.float32)
-
-
 class ClassifierFree(AbstractDenoiser):
-    """Another denoiser, guided by its own answer to `NULL_LABEL`. Raises `ValueError` for a weight that is not finite.
+    """Another denoiser, guided by its own answer to `NULL_LABEL`.
 
-    Source: paper §3.3.
+    `weight` is one number or a map of them (height width), which acts on the tokens whose time is in `interval`, the
+    cleaner end first. Both branches run as a batch of two. Raises `ValueError` for weights that are not finite, a map
+    of another size and an interval that is none.
 
-    The weight is an array, so that one compiled program serves all weights. Both branches run as a batch of two.
+    Source: paper §3.3; intervals: arXiv 2404.07724.
     """
 
     denoiser: AbstractDenoiser
-    weight: Float[Array, ""] = eqx.field(converter=_as_weight)
+    weight: Weight = eqx.field(converter=as_floats)
+    interval: Float[Array, "2"] = eqx.field(converter=as_floats, default=ALWAYS)
 
     def __check_init__(self):
-        if eqx.is_array(self.weight) and not isinstance(self.weight, Tracer):
-            check_guidance(float(self.weight))
+        check_weight(self.weight)
+        check_interval(self.interval)
 
     @property
     def schedule(self) -> AbstractNoiseSchedule:
@@ -46,8 +43,9 @@ class ClassifierFree(AbstractDenoiser):
         return self.denoiser.num_classes
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+        extra = excess(self.weight, 1.0, self.interval, t)[..., None]
         labels = jnp.stack([label, jnp.full_like(label, NULL_LABEL)])
         both = eqx.filter_vmap(self.denoiser, in_axes=(None, None, 0))(z, t, labels)
         # Written from the labelled branch, so that a weight of 1 returns it unchanged.
-        mixed = (branch[0] + (self.weight - 1) * (branch[0] - branch[1]) for branch in (both.data, both.noise))
-        return Prediction(*mixed, None if both.log_error is None else both.log_error[0])
+        data, noise = (branch[0] + extra * (branch[0] - branch[1]) for branch in (both.data, both.noise))
+        return Prediction(data, noise, None if both.log_error is None else both.log_error[0])

@@ -20,6 +20,17 @@ def corrupt(schedule: AbstractNoiseSchedule, data: Image, t: TimeField, noise: I
     return schedule.alpha(t)[..., None] * data + schedule.sigma(t)[..., None] * noise
 
 
+def noise_further(schedule: AbstractNoiseSchedule, z: Image, s: TimeField, t: TimeField, noise: Image) -> Image:
+    """A draw of `q(z_t | z_s)` for `t >= s` elementwise; a token with `t_i = s_i` keeps its bits.
+
+    `noise` is unit Gaussian. Not checked: `t >= s`.
+    """
+    ratio = safe_divide(schedule.alpha(t), schedule.alpha(s))
+    added = jnp.maximum(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0)
+    noised = ratio[..., None] * z + jnp.sqrt(added)[..., None] * noise
+    return jnp.where((s == t)[..., None], z, noised)
+
+
 def posterior(
     schedule: AbstractNoiseSchedule, z: Image, data: Image, t: TimeField, s: TimeField
 ) -> tuple[Image, TimeField]:

@@ -18,9 +18,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
 from asyncpatch.plans import Task, synchronous
-from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
+from asyncpatch.process import AbstractDenoiser, Prediction, corrupt, noise_further
 from asyncpatch.sampling.base import AbstractStepRule
 from asyncpatch.sampling.check import check_inputs
 from asyncpatch.sampling.faults import Fault, fault_at_start, not_finite, raise_fault
@@ -111,7 +110,8 @@ def _fill(
         moved, rule_state = rule(schedule, z, denoise(z, t), t, s, rule_state, rule_key, denoise)
         pasted = corrupt(schedule, image, s, jr.normal(known_key, image.shape, image.dtype))
         z = jnp.where(known[..., None], pasted, moved)
-        z, fault = _noise_up(jump_key, schedule, z, s, risen), not_finite(fault, at[0], z, s)
+        jumped = noise_further(schedule, z, s, risen, jr.normal(jump_key, image.shape, image.dtype))
+        z, fault = jumped, not_finite(fault, at[0], z, s)
         return (z, rule_state, key, fault), None
 
     t = jnp.full(known.shape, times.before[0])
@@ -120,17 +120,3 @@ def _fill(
     calls = jnp.arange(1, len(times.before) + 1, dtype=jnp.int32)
     (z, *_, fault), _ = jax.lax.scan(step, carry, (calls, times.before, times.after, times.risen))
     return jnp.where(known[..., None], image, z), fault
-
-
-def _noise_up(
-    key: PRNGKeyArray,
-    schedule: AbstractNoiseSchedule,
-    z: Image,
-    s: Float[Array, "height width"],
-    t: Float[Array, "height width"],
-) -> Image:
-    """A draw of `q(z_t | z_s)` for `t >= s`; the image itself where they are equal."""
-    ratio = safe_divide(schedule.alpha(t), schedule.alpha(s))
-    added = jnp.maximum(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0)
-    noised = ratio[..., None] * z + jnp.sqrt(added)[..., None] * jr.normal(key, z.shape, z.dtype)
-    return jnp.where((s == t)[..., None], z, noised)
