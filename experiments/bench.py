@@ -25,7 +25,14 @@ import tyro
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from asyncpatch.losses import SiD2, denoising_loss
-from asyncpatch.nn import AbstractNetwork, AbstractNetworkConfig, NetworkDenoiser, UNetConfig, preset
+from asyncpatch.nn import (
+    AbstractFieldNetwork,
+    AbstractNetwork,
+    AbstractNetworkConfig,
+    NetworkDenoiser,
+    UNetConfig,
+    preset,
+)
 from asyncpatch.nn.layers import time_features
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, Prediction
@@ -53,6 +60,7 @@ class OneTimeDenoiser(AbstractDenoiser):
         return self.network.config.num_classes
 
     def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+        assert isinstance(self.network, AbstractFieldNetwork)
         velocity = self.network.from_features(z, time_features(t[:1, :1]), label)
         return Prediction.from_velocity(self.schedule, z, t, velocity)
 

@@ -24,6 +24,7 @@ PACKAGE = {
     # networks
     "UNetConfig": "asyncpatch.nn.unet.UNetConfig",
     "LeanUNetConfig": "asyncpatch.nn.lean_unet.LeanUNetConfig",
+    "SupervisedInpainterConfig": "asyncpatch.nn.inpainter.SupervisedInpainterConfig",
     "TransformerConfig": "asyncpatch.nn.transformer.TransformerConfig",
     # noise schedules
     "RectifiedFlow": "asyncpatch.noise_schedule.RectifiedFlow",

@@ -1,9 +1,13 @@
 """Networks: the UNet with spatial FiLM, the transformer with a time for every token, their presets, the denoiser."""
 
+from asyncpatch.nn.base import AbstractFieldNetwork as AbstractFieldNetwork
 from asyncpatch.nn.base import AbstractNetwork as AbstractNetwork
 from asyncpatch.nn.base import AbstractNetworkConfig as AbstractNetworkConfig
 from asyncpatch.nn.denoiser import DroppingDenoiser as DroppingDenoiser
 from asyncpatch.nn.denoiser import NetworkDenoiser as NetworkDenoiser
+from asyncpatch.nn.inpainter import SupervisedInpainter as SupervisedInpainter
+from asyncpatch.nn.inpainter import SupervisedInpainterConfig as SupervisedInpainterConfig
+from asyncpatch.nn.inpainter import supervised_inpainter as supervised_inpainter
 from asyncpatch.nn.lean_unet import LeanUNet as LeanUNet
 from asyncpatch.nn.lean_unet import LeanUNetConfig as LeanUNetConfig
 from asyncpatch.nn.presets import PRESETS as PRESETS

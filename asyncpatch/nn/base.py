@@ -1,7 +1,8 @@
 """What a network is to the rest of the package: its config, and a velocity from an image, time features and a label.
 
 A network is written for one image and returns a raw velocity; `asyncpatch.nn.denoiser` makes it a denoiser. It
-starts at zero velocity. Everything that all networks share is here: the checks, the working type and the label.
+starts at zero velocity. Everything that networks of a time field share is here: the checks, the working type and the
+label.
 """
 
 import abc
@@ -73,14 +74,26 @@ MOST = 2**20
 
 
 class AbstractNetwork(eqx.Module):
-    """Velocity of every pixel from a noisy image, a time field and a label.
+    """Velocity of every pixel from a noisy image, a time field and a label: all that a denoiser asks of a network."""
+
+    config: eqx.AbstractVar[AbstractNetworkConfig]
+
+    @abc.abstractmethod
+    def __call__(self, z: Image, t: TimeField, label: Label, key: PRNGKeyArray | None = None) -> Image:
+        """The velocity; `key` draws dropout in training, and `None` turns it off.
+
+        Raises `ValueError` before any compute if the image's shape does not fit the network.
+        """
+
+
+class AbstractFieldNetwork(AbstractNetwork):
+    """A network that takes every token's time to heart.
 
     To write one more: a config that builds it, `labels` with one row a class and a last one for `NULL_LABEL`, and
     `velocity`, whose every output depends on every token and every time, also on which pixel of a patch has which
     time. Its last layer starts at zero. Enrol a small config in `CONFIGS` of `tests/test_nn.py`.
     """
 
-    config: eqx.AbstractVar[AbstractNetworkConfig]
     labels: eqx.AbstractVar[Float[Array, "rows embedding"]]
 
     @abc.abstractmethod
@@ -94,10 +107,6 @@ class AbstractNetwork(eqx.Module):
         """The velocity in the working type, from what `from_features` has checked and cast."""
 
     def __call__(self, z: Image, t: TimeField, label: Label, key: PRNGKeyArray | None = None) -> Image:
-        """The velocity; `key` draws dropout in training, and `None` turns it off.
-
-        Raises `ValueError` before any compute if the image's shape does not fit the network.
-        """
         return self.from_features(z, time_features(t), label, key)
 
     def from_features(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.nn.base import AbstractNetwork, AbstractNetworkConfig
+from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import AttentionBlock, ResidualBlock, double
 from asyncpatch.nn.ends import PixelEnds
 from asyncpatch.nn.layers import Conv, draw_weights
@@ -74,7 +74,7 @@ class Level(eqx.Module):
     up: list[ResidualBlock]
 
 
-class LeanUNet(AbstractNetwork):
+class LeanUNet(AbstractFieldNetwork):
     """Velocity of every pixel from a noisy image, a time field and a label."""
 
     config: LeanUNetConfig = eqx.field(static=True)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.nn.base import AbstractNetwork, AbstractNetworkConfig
+from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import attend
 from asyncpatch.nn.ends import PatchEnds
 from asyncpatch.nn.layers import TIME_FEATURES, Conv, draw_weights, unit_rms
@@ -150,7 +150,7 @@ class Block(eqx.Module):
         return self.contract(hidden)
 
 
-class Transformer(AbstractNetwork):
+class Transformer(AbstractFieldNetwork):
     """Velocity of every pixel from a noisy image, a time field and a label."""
 
     config: TransformerConfig = eqx.field(static=True)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.nn.base import AbstractNetwork, AbstractNetworkConfig
+from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import AttentionBlock, ResidualBlock, double, halve, keep
 from asyncpatch.nn.ends import PatchEnds, PixelEnds
 from asyncpatch.nn.layers import draw_weights
@@ -72,7 +72,7 @@ class Stage(eqx.Module):
         return x if self.attention is None else self.attention(x)
 
 
-class UNet(AbstractNetwork):
+class UNet(AbstractFieldNetwork):
     """Velocity of every pixel from a noisy image, a time field and a label."""
 
     config: UNetConfig = eqx.field(static=True)
