@@ -6,9 +6,9 @@ sees, channel by channel,
     the noisy image, 0 where known  |  the image where known, 0 elsewhere  |  1 where known, 0 elsewhere
 
 at one time, that of the noisiest token. Tokens with `t_i = 0` are the known ones, so it is called as every network
-here is, and trained under `asyncpatch.timesteps.Masked`; where no token is clean it answers for the null image, with
-all of the conditioning 0. Guidance away from that answer is `asyncpatch.guidance.InputGuidance` whose region is as noisy
-as the noisiest token.
+here is, and trained under `asyncpatch.timesteps.Masked`. Where no token is clean it answers for the null image, with
+all of the conditioning 0; guidance away from that answer is `asyncpatch.guidance.InputGuidance` with a region that is
+as noisy as the noisiest token.
 
 Invariant: apart from which tokens are clean, only the largest time matters.
 """
