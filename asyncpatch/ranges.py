@@ -36,6 +36,6 @@ def check_seed(value: int) -> None:
     check_number("seed", value, lambda seed: 0 <= seed < 2**32, "in [0, 2^32)")
 
 
-def check_guidance(value: float) -> None:
-    """Raise `ValueError` unless a weight of classifier-free guidance leaves float32 images finite."""
-    check_number("guidance", value, lambda weight: abs(weight) <= 1e4, "between -10,000 and 10,000; 1 is off")
+def check_guidance(value: float, name: str = "guidance", off: float = 1.0) -> None:
+    """Raise `ValueError` unless a weight of guidance, which is off at `off`, leaves float32 images finite."""
+    check_number(name, value, lambda weight: abs(weight) <= 1e4, f"between -10,000 and 10,000; {off:g} is off")

@@ -12,11 +12,22 @@ from hypothesis import strategies as st
 from jaxtyping import Array, Float
 
 from asyncpatch.paths import StagedPath, Window, random_order, raster, spiral
-from asyncpatch.plans import AbstractPlan, FixedPlan, Task, check_plan, from_path, staged, synchronous
+from asyncpatch.plans import (
+    AbstractPlan,
+    FixedPlan,
+    Task,
+    autoregressive,
+    check_plan,
+    from_path,
+    staged,
+    synchronous,
+    with_strength,
+)
 from asyncpatch.process import Prediction
 from asyncpatch.shapes import TimeField
 
 HEIGHT, WIDTH, STEPS = 4, 6, 12
+STRENGTH = jnp.linspace(0, 1, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
 KNOWN = jnp.zeros((HEIGHT, WIDTH), bool).at[:, :2].set(True)
 
 
@@ -47,6 +58,10 @@ PLANS = {
     "random order": staged(random_order(jr.key(0), HEIGHT, WIDTH, 1), STEPS, overlap=0.5),
     "window": from_path(Window((1, 2)).sample(jr.key(1), HEIGHT, WIDTH), STEPS),
     "by prediction": _HardestLast(STEPS),
+    "autoregressive": autoregressive(HEIGHT, WIDTH, 2, STEPS // 6),
+    "strengths": with_strength(
+        synchronous(STEPS, HEIGHT, WIDTH), jnp.linspace(0, 1, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    ),
 }
 
 
@@ -156,6 +171,41 @@ def test_plans_are_built_per_image_under_vmap():
     assert plans.steps == STEPS
     for times, order in zip(plans.times, ORDERS, strict=True):
         assert (times == staged(order, STEPS, 0.5).times).all()
+
+
+def test_autoregression_gives_every_patch_its_steps_alone():
+    """Of 2x2 patches in a 4x6 image six, left to right and top to bottom."""
+    times = np.asarray(autoregressive(HEIGHT, WIDTH, 2, 3).times)
+    assert len(times) == 6 * 3 + 1
+    moves = (np.diff(times, axis=0) < 0).reshape(6, 3, 2, 2, 3, 2)
+    for number, (row, column) in enumerate(np.ndindex(2, 3)):
+        patch = moves[number, :, row, :, column]
+        assert patch.all()
+        assert moves[number].sum() == patch.sum()
+
+
+def test_strengths_scale_a_plan():
+    plan, strength = PLANS["raster"], jnp.linspace(0, 1, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    np.testing.assert_array_equal(with_strength(plan, strength).times, plan.times * strength[None])
+    np.testing.assert_array_equal(with_strength(plan, 0.5).times, plan.times / 2)
+    np.testing.assert_array_equal(
+        jax.jit(lambda s: with_strength(plan, s).times)(strength), plan.times * strength[None]
+    )
+
+
+@pytest.mark.parametrize(
+    ("strength", "message"),
+    [
+        (1.5, r"a strength is in \[0, 1\], got 1.5; 0 keeps"),
+        (float("nan"), r"got nan"),
+        (jnp.full((HEIGHT, WIDTH), -0.25), "got -0.25"),
+        (jnp.ones((WIDTH, HEIGHT)), r"plan's size, \(4, 6\), got \(6, 4\)"),
+        (jnp.ones(WIDTH), r"plan's size, \(4, 6\), got \(6,\)"),
+    ],
+)
+def test_bad_strengths_are_refused(strength, message):
+    with pytest.raises(ValueError, match=message):
+        with_strength(PLANS["synchronous"], strength)
 
 
 # --- tasks ---

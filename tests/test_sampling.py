@@ -22,7 +22,7 @@ from scipy.stats import chi2, ncx2, norm
 from asyncpatch.guidance import ClassifierFree
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow
 from asyncpatch.paths import StagedPath, SynchronousPath, Window, random_order, raster
-from asyncpatch.plans import AbstractPlan, FixedPlan, Task, from_path, staged, synchronous
+from asyncpatch.plans import AbstractPlan, FixedPlan, Task, from_path, staged, synchronous, with_strength
 from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser, OnSchedule, Prediction, posterior
 from asyncpatch.sampling import DDIM, AbstractStepRule, StochasticCoefficient, sample, sample_with_history
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
@@ -323,6 +323,28 @@ def test_soft_strengths_start_from_the_noised_image():
     assert (start[:, :2] == image[:, :2]).all()
     np.testing.assert_allclose(start[:, 2:5], 0.75 * image[:, 2:5] + 0.25 * noise[:, 2:5], atol=1e-6)
     assert (start[:, 5:] == noise[:, 5:]).all()
+
+
+@pytest.mark.parametrize("rule", [DDIM(0.5), StochasticCoefficient(0.25)], ids=["eta 1/2", "c 1/4"])
+def test_strengths_of_0_and_1_are_inpainting_to_the_bit(rule):
+    image, known = jr.normal(jr.key(5), (4, SIDE, SIDE, 1)), jnp.asarray(KNOWN)
+    plan = synchronous(12, SIDE, SIDE)
+    soft = _run(_denoiser(), with_strength(plan, 1.0 - KNOWN), rule, image=image)
+    hard = _run(_denoiser(), plan, rule, image=image, known=known)
+    np.testing.assert_array_equal(soft, hard)
+    np.testing.assert_array_equal(soft[:, known], image[:, known])
+
+
+def test_one_strength_for_all_is_image_to_image():
+    """The same as an ordinary sampler that starts from the image, noised to that time."""
+    image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
+    times = jnp.broadcast_to(jnp.linspace(1.0, 0.0, 13)[:, None, None] * 0.6, (13, SIDE, SIDE))
+    ordinary = _run(_denoiser(), FixedPlan(times), DDIM(0.0), image=image)
+    soft = _run(_denoiser(), with_strength(synchronous(12, SIDE, SIDE), 0.6), DDIM(0.0), image=image)
+    np.testing.assert_array_equal(soft, ordinary)
+    noised = 0.4 * image + 0.6 * _run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0), image=image)
+    again = _run(_Echo(), with_strength(synchronous(1, SIDE, SIDE), 0.6), DDIM(0.0), image=image)
+    np.testing.assert_allclose(again, noised, atol=1e-6)
 
 
 def test_one_compiled_program_serves_tasks_weights_rules_and_labels():

@@ -1,9 +1,11 @@
 """Plans: the falling sequence of time fields that one generation follows."""
 
+from asyncpatch.plans.along_path import autoregressive as autoregressive
 from asyncpatch.plans.along_path import from_path as from_path
 from asyncpatch.plans.along_path import staged as staged
 from asyncpatch.plans.along_path import synchronous as synchronous
 from asyncpatch.plans.base import AbstractPlan as AbstractPlan
 from asyncpatch.plans.fixed import FixedPlan as FixedPlan
 from asyncpatch.plans.fixed import check_plan as check_plan
+from asyncpatch.plans.strength import with_strength as with_strength
 from asyncpatch.plans.task import Task as Task

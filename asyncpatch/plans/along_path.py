@@ -5,9 +5,10 @@ Invariant: the grid is even in the path's own parameter, starts at all-1 and end
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from asyncpatch.paths import AbstractPath, Staged, StagedPath, SynchronousPath
+from asyncpatch.paths import AbstractPath, Staged, StagedPath, SynchronousPath, raster
 from asyncpatch.plans.fixed import FixedPlan
 
 
@@ -35,3 +36,16 @@ def staged(groups: ArrayLike, steps: int, overlap: ArrayLike = 0.0) -> FixedPlan
     """
     law = Staged(groups, overlap)
     return from_path(StagedPath(law.groups, law.overlap), steps)
+
+
+def autoregressive(height: int, width: int, patch: int, steps_per_patch: int) -> FixedPlan:
+    """Patches in raster order, strictly one after another, each from noise to image in `steps_per_patch` steps.
+
+    Raises `ValueError` for a patch larger than the image, and for fewer than one step. Source: paper §5.
+    """
+    if steps_per_patch < 1:
+        raise ValueError(f"a patch needs at least one step, got steps_per_patch={steps_per_patch}")
+    order = np.asarray(raster(height, width, patch))
+    # Counted in whole steps, so that no patch begins a rounding error before the one ahead of it ends.
+    left = steps_per_patch * (order + 1) - np.arange((order.max() + 1) * steps_per_patch + 1)[:, None, None]
+    return FixedPlan(jnp.asarray(np.clip(left / steps_per_patch, 0, 1), jnp.float32))

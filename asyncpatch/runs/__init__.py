@@ -15,7 +15,9 @@ from asyncpatch.runs.recipes import Recipe as Recipe
 from asyncpatch.runs.recipes import recipe as recipe
 from asyncpatch.runs.sampling import SamplingConfig as SamplingConfig
 from asyncpatch.runs.sampling import as_numpy as as_numpy
+from asyncpatch.runs.sampling import branches as branches
 from asyncpatch.runs.sampling import four_tasks as four_tasks
+from asyncpatch.runs.sampling import guide as guide
 from asyncpatch.runs.sampling import inpainting as inpainting
 from asyncpatch.runs.sampling import labels_in_turn as labels_in_turn
 from asyncpatch.runs.sampling import run_task as run_task

@@ -8,10 +8,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from asyncpatch.guidance import ClassifierFree
+from asyncpatch.guidance import ClassifierFree, GuidingRegion, InputGuidance
 from asyncpatch.masks import Border, Extrema
 from asyncpatch.paths import raster
-from asyncpatch.plans import Task, staged, synchronous
+from asyncpatch.plans import FixedPlan, Task, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.ranges import check_counts, check_guidance, check_seed, check_share
 from asyncpatch.sampling import DDIM, History, sample_with_history
@@ -26,6 +26,11 @@ class SamplingConfig:
     """Network calls of one image; guidance counts as one call of twice the batch."""
     guidance: float = 1.5
     """Weight of classifier-free guidance: 1 is off."""
+    input_guidance: float = 0.0
+    """Weight of guidance by the clean pixels, known or already made: 0 is off."""
+    noisier: float | None = 1.0
+    """Time that the clean pixels are noised to in the look that input guidance gets away from: 1 hides them; None is as
+    noisy as the noisiest pixel, for networks that know one time per image."""
     eta: float = 0.5
     """Share of fresh noise in each step: 0 is deterministic, 1 the posterior; 0.5 is the paper's c = 0.25."""
     trail: float = 0.0
@@ -39,6 +44,9 @@ class SamplingConfig:
     def __post_init__(self):
         check_counts(steps=self.steps, patch=self.patch)
         check_guidance(self.guidance)
+        check_guidance(self.input_guidance, "input_guidance", off=0.0)
+        if self.noisier is not None:
+            check_share("noisier", self.noisier)
         for name in ("eta", "trail", "overlap"):
             check_share(name, getattr(self, name))
         check_seed(self.seed)
@@ -69,15 +77,39 @@ def run_task(
     label: Int[Array, " batch"],
     frames: int = 8,
 ) -> tuple[Float[Array, "batch height width channel"], History]:
-    """Samples, and `frames` steps of how they came about. Pixels of `image` outside of the known region are not read.
+    """Samples, and `frames` steps of how they came about. Pixels of `image` that are neither known nor start below time
+    1 are not read.
 
     All tasks of one batch shape and step count run the same compiled program.
     """
-    known = jnp.zeros(image.shape[1:3], bool) if task.known is None else task.known
-    seen = jnp.where(known[..., None], image, 0.0)
-    guided, rule = ClassifierFree(denoiser, config.guidance), DDIM(config.eta)
+    read = jnp.zeros(image.shape[1:3], bool) if task.known is None else task.known
+    if isinstance(task.plan, FixedPlan):
+        read |= task.plan.times[0] < 1
+    seen = jnp.where(read[..., None], image, 0.0)
+    guided = guide(denoiser, config.guidance, config.input_guidance, config.noisier, config.seed)
     frames = min(frames, task.plan.steps)
-    return sample_with_history(jr.key(config.seed), guided, task, seen, label, rule, frames=frames)
+    return sample_with_history(jr.key(config.seed), guided, task, seen, label, DDIM(config.eta), frames=frames)
+
+
+GUIDANCE_STREAM = 2**31
+"""Guidance draws its noise apart from sampling, whose numbers are the same without it."""
+
+
+def guide(
+    denoiser: AbstractDenoiser, guidance: float, input_guidance: float, noisier: float | None, seed: int
+) -> AbstractDenoiser:
+    """A denoiser under both guidances; one that is off is left out, and with it its network calls."""
+    if guidance != 1 and denoiser.num_classes != 0:
+        denoiser = ClassifierFree(denoiser, guidance)
+    if input_guidance != 0:
+        key = jr.fold_in(jr.key(seed), GUIDANCE_STREAM)
+        denoiser = InputGuidance(denoiser, [GuidingRegion(input_guidance, noisier=noisier)], key)
+    return denoiser
+
+
+def branches(guidance: float, input_guidance: float) -> int:
+    """Times that the network is called for one look of the denoiser that `guide` gives, where there are classes."""
+    return (1 if guidance == 1 else 2) * (1 if input_guidance == 0 else 2)
 
 
 def labels_in_turn(count: int, num_classes: int) -> Int[Array, " count"]:

@@ -94,6 +94,10 @@ class Steps:
     steps: int = 40
     guidance: float = 1.0
     """Weight of classifier-free guidance: 1 is off."""
+    input_guidance: float = 0.0
+    """Weight of guidance by the clean pixels: 0 is off."""
+    noisier: float | None = 1.0
+    """Time that they are noised to in the look to get away from; None is that of the noisiest pixel."""
     eta: float = 0.5
     """Share of fresh noise in each step: 0.5 is the paper's c = 0.25; RePaint has a share of 1."""
     seed: int = 0
@@ -101,6 +105,9 @@ class Steps:
     def __post_init__(self):
         check_counts(steps=self.steps)
         check_guidance(self.guidance)
+        check_guidance(self.input_guidance, "input_guidance", off=0.0)
+        if self.noisier is not None:
+            check_share("noisier", self.noisier)
         check_share("eta", self.eta)
         check_seed(self.seed)
 

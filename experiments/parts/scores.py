@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 
 from asyncpatch import pictures
 from asyncpatch.data import open_once, to_float, to_uint8
-from asyncpatch.guidance import ClassifierFree
 from asyncpatch.masks import mask_hash, mask_set
 from asyncpatch.metrics import (
     AbstractFeatureNetwork,
@@ -40,7 +39,7 @@ from asyncpatch.metrics.networks import Lpips
 from asyncpatch.paths import raster
 from asyncpatch.plans import FixedPlan, Task, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
-from asyncpatch.runs import Experiment, labels_in_turn
+from asyncpatch.runs import Experiment, branches, guide, labels_in_turn
 from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
 from experiments.parts.judges import BATCH, Images, Labels, in_batches, read_batches, read_images
 from experiments.parts.rows import Generation, Inpainting, Patches, RePaint, Replacement, Steps, Together, Trailing
@@ -255,11 +254,11 @@ def _trail(method: Together | Trailing | Patches | Replacement) -> float:
 
 
 def _guided(denoiser: AbstractDenoiser, how: Steps) -> AbstractDenoiser:
-    return denoiser if how.guidance == 1 else ClassifierFree(denoiser, how.guidance)
+    return guide(denoiser, how.guidance, how.input_guidance, how.noisier, how.seed)
 
 
 def _branches(how: Steps) -> int:
-    return 1 if how.guidance == 1 else 2
+    return branches(how.guidance, how.input_guidance)
 
 
 def _as_stored(images: Float[Array, "batch height width channel"]) -> Images:
