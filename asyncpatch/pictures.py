@@ -92,6 +92,46 @@ def each_before_and_after(
     return tile([[colour(image) for image in given], shown, [colour(image) for image in made]])
 
 
+def by_strength(
+    given: Float[Values, "batch height width channel"],
+    strength: Float[Values, "height width"],
+    made: Float[Values, "batch height width channel"],
+) -> Pixels:
+    """Three rows: the original, the strength that it was changed with, drawn as a time field, and what was made."""
+    return tile([[colour(image) for image in given], [colour_time(strength)] * len(given), [colour(i) for i in made]])
+
+
+def moments(
+    times: Float[Values, "batch frames height width"],
+    noisy: Float[Values, "batch frames height width channel"],
+    data: Float[Values, "batch frames height width channel"],
+    final: Float[Values, "batch height width channel"],
+) -> list[Pixels]:
+    """The rows of `strip` for several images beside each other, one picture a moment: what `animate` takes."""
+    done = np.zeros_like(times[:, 0])
+    fields, seen, told = (
+        np.concatenate([np.asarray(part), np.asarray(last)[:, None]], axis=1)
+        for part, last in ((times, done), (noisy, final), (data, final))
+    )
+    return [
+        tile([[colour_time(t) for t in fields[:, at]], *([colour(z) for z in part[:, at]] for part in (seen, told))])
+        for at in range(fields.shape[1])
+    ]
+
+
+HELD = 12
+"""Moments that the end of an animation is shown for."""
+
+
+def animate(frames: list[Pixels], path: str | Path, target_width: int = 480, seconds: float = 0.12) -> Path:
+    """Write pictures of one size as an endless animation, `seconds` each, without loss; the suffix is .webp or .gif."""
+    first, *others = [enlarge(frame, target_width) for frame in frames]
+    milliseconds = [round(seconds * 1000)] * len(others) + [round(seconds * 1000 * HELD)]
+    webp = {"lossless": True, "method": 6} if Path(path).suffix == ".webp" else {}
+    first.save(path, None, save_all=True, append_images=others, duration=milliseconds, loop=0, **webp)
+    return Path(path)
+
+
 def strip(
     times: Float[Values, "frames height width"],
     noisy: Float[Values, "frames height width channel"],

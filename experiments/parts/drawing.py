@@ -1,4 +1,4 @@
-"""Drawing the samples of several tasks: a grid and a strip of falling times each, and a record of what was drawn."""
+"""Drawing the samples of several tasks: a grid, a strip of falling times and the same moving, and a record of it."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 
 from asyncpatch import pictures
 from asyncpatch.data import to_uint8
-from asyncpatch.plans import Task
+from asyncpatch.plans import FixedPlan, Task
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.runs import SamplingConfig, as_numpy, labels_in_turn, run_task
 from asyncpatch.shapes import NULL_LABEL
@@ -42,6 +42,16 @@ def write_each(folder: Path, images: Float[np.ndarray, "batch height width chann
     return [f"{folder.name}/{name}" for name in names]
 
 
+FRAMES = 24
+"""Moments of a generation that an animation shows, before its end."""
+
+MOVING = 4
+"""Images that an animation shows."""
+
+STRIP = 8
+"""Moments that a strip shows, before the end."""
+
+
 def draw_tasks(
     output: Path,
     denoiser: AbstractDenoiser,
@@ -53,36 +63,41 @@ def draw_tasks(
     columns: int = 8,
     singles: Path | None = None,
 ) -> dict[str, dict]:
-    """Run each task and write its grid and its time-field strip. Returns a record a task: files, seconds, labels.
+    """Run each task; write its grid, its time-field strip and the animation of it. Returns a record a task: files,
+    seconds, labels.
 
-    Tasks that know pixels of `image` take `given_labels`; the others make `made_labels`. Below the folder `singles`, if
+    Tasks that read pixels of `image` take `given_labels`; the others make `made_labels`. Below the folder `singles`, if
     it is given, every image goes into a file of its own, pixel for pixel, in a folder named after its task.
     """
     output.mkdir(parents=True, exist_ok=True)
     records = {}
     for name, task in tasks.items():
-        knows = task.knows_something()
-        labels = given_labels if knows else made_labels
+        begins = task.plan.times[0] if isinstance(task.plan, FixedPlan) else jnp.ones(image.shape[1:3])
+        knows, softly = task.knows_something(), bool((begins < 1).any())
+        labels = given_labels if knows or softly else made_labels
         start = time.monotonic()
-        samples, history = run_task(denoiser, task, config, image, labels)
+        samples, history = run_task(denoiser, task, config, image, labels, FRAMES)
         made = as_numpy(samples)
         seconds = time.monotonic() - start
         shown = slice(0, columns)
-        sheet = (
-            pictures.before_and_after(np.asarray(image)[shown], np.asarray(task.known), made[shown])
-            if knows
-            else pictures.grid(made, columns)
-        )
+        if knows:
+            sheet = pictures.before_and_after(np.asarray(image)[shown], np.asarray(task.known), made[shown])
+        elif softly:
+            sheet = pictures.by_strength(np.asarray(image)[shown], np.asarray(begins), made[shown])
+        else:
+            sheet = pictures.grid(made, columns)
         grid = pictures.save(sheet, output / f"{name}.png")
+        times, noisy, data = np.asarray(history.times[:MOVING]), *map(as_numpy, (history.noisy, history.data))
+        picks = np.linspace(0, times.shape[1] - 1, min(STRIP, times.shape[1])).round().astype(int)
         strip = pictures.save(
-            pictures.strip(
-                np.asarray(history.times[0]), as_numpy(history.noisy[0]), as_numpy(history.data[0]), made[0]
-            ),
-            output / f"{name}_times.png",
+            pictures.strip(times[0, picks], noisy[0, picks], data[0, picks], made[0]), output / f"{name}_times.png"
         )
+        moments = pictures.moments(times, noisy[:MOVING], data[:MOVING], made[:MOVING])
+        moving = pictures.animate(moments, output / f"{name}.webp")
         records[name] = {
             "grid": grid.name,
             "times": strip.name,
+            "moving": moving.name,
             "images": len(made),
             "steps": config.steps,
             "seconds": round(seconds, 2),

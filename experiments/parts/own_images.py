@@ -86,6 +86,30 @@ def read_mask(
     return known_from_ones((marked == WHITE) | ~inside, Polarity.ONES_ARE_KNOWN, height, width)
 
 
+def read_strength(
+    path: Path,
+    height: int,
+    width: int,
+    transforms: tuple[AbstractTransform, ...] = (),
+    fit: Fit = "none",
+) -> Float[np.ndarray, "{height} {width}"]:
+    """A map of strengths, from black (0, kept) to white (1, made anew), brought to the network's size as images are.
+
+    What a transform adds around an image is kept. Raises `ValueError` for a map that does not come to that size.
+    """
+    pixels = read_grey(path)
+    try:
+        fitted = _fitted(pixels, (height, width, 1), fit)
+        values, inside = (_transformed(part, transforms) for part in (fitted, np.full_like(fitted, WHITE)))
+        check_image(to_float(values), (height, width, 1))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is {pixels.shape[0]}x{pixels.shape[1]} (height x width); a map of strengths has the size of its "
+            f"image: {error}. --fit brings both to the network's"
+        ) from error
+    return np.where(inside == WHITE, values, 0)[..., 0].astype(np.float32) / WHITE
+
+
 def _fitted(
     pixels: UInt8[np.ndarray, "height width channel"], shape: tuple[int, int, int], fit: Fit
 ) -> UInt8[np.ndarray, "new_height new_width channel"]:
