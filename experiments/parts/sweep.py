@@ -1,0 +1,78 @@
+"""Rows of a sweep: one checkpoint evaluated under many settings and several seeds of sampling, and what they say.
+
+Seeds are paired: images, masks and noise of one seed are the same under every setting, so a difference between two
+settings is told much more sharply than either of them.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asyncpatch.metrics import Estimate
+from experiments.evaluate import evaluate
+from experiments.parts.judges import OwnClassifier
+from experiments.parts.rows import Generation, Inpainting, Steps
+from experiments.parts.tables import Finding
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A line of a table: what is made, how, and of which checkpoint."""
+
+    line: str
+    run: str
+    task: Generation | Inpainting
+    how: Steps
+
+
+Measured = dict[tuple[str, str], list[dict]]
+"""Rows by line and task, one a seed."""
+
+
+def fill(rows: Path, settings: Sequence[Setting], seeds: Sequence[int], lpips: Path | None) -> list[list[dict]]:
+    """The rows of every setting, one a seed; those that the file holds already are not made again."""
+    begun, made, found = time.monotonic(), 0, []
+    total = len(settings) * len(seeds)
+    for number, setting in enumerate(settings):
+        found.append([])
+        for seed in seeds:
+            print(f"row {number * len(seeds) + len(found[-1]) + 1} of {total}: {setting.line}, seed {seed}", flush=True)
+            distance = lpips if isinstance(setting.task, Inpainting) else None
+            how = dataclasses.replace(setting.how, seed=seed)
+            found[-1].append(evaluate(Path(setting.run), rows, setting.task, how, OwnClassifier(), lpips=distance))
+            made += 1
+        left = (time.monotonic() - begun) * (total - made) / made
+        print(f"{made} of {total} rows, {left:.0f} s left", flush=True)
+    return found
+
+
+def values(rows: Sequence[dict], metric: str) -> np.ndarray:
+    """A metric of a setting, one value a seed."""
+    return np.asarray([row["values"][metric]["value"] for row in rows])
+
+
+def differences(
+    title: str,
+    settings: Sequence[Setting],
+    found: Sequence[Sequence[dict]],
+    metrics: Sequence[str],
+    base: Callable[[Setting], int],
+    note: str,
+) -> Finding:
+    """A line a setting, and of every metric its mean over seeds and how far it is from the setting `base`, paired."""
+    lines = []
+    for setting, rows in zip(settings, found, strict=True):
+        cells = []
+        for metric in metrics:
+            own, others = values(rows, metric), values(found[base(setting)], metric)
+            gap = "" if settings[base(setting)] == setting else f" ({_signed(Estimate.mean_of(own - others))})"
+            cells.append(f"{Estimate.mean_of(own)}{gap}")
+        lines.append((setting.line, str(rows[0]["calls_per_image"]), str(len(rows)), *cells))
+    return Finding(title, ("setting", "calls", "seeds", *metrics), lines, note)
+
+
+def _signed(estimate: Estimate) -> str:
+    return ("+" if estimate.value >= 0 else "") + str(estimate)
