@@ -26,7 +26,6 @@ import tyro
 
 from asyncpatch import pictures
 from asyncpatch.masks import OneOf, Square, mask_set
-from asyncpatch.metrics.networks.lpips_jax import ALEXNET_FILE
 from asyncpatch.nn import supervised_inpainter
 from asyncpatch.plans import Task, synchronous
 from asyncpatch.ranges import check_counts
@@ -37,7 +36,7 @@ from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import DEBIAN_FOLDER, fashion_mnist
 from experiments.parts.law_table import MASKS
 from experiments.parts.rows import Generation, Inpainting, Steps
-from experiments.parts.sweep import Setting, differences, fill, values
+from experiments.parts.sweep import Setting, alexnet, differences, fill, measured, values
 from experiments.parts.tables import Finding, finding_markdown
 
 DROPPED = 0.2
@@ -77,8 +76,11 @@ def _unguided(settings: Sequence[Setting], weight: str):
     )
 
 
-def curves(settings: Sequence[Setting], found: Sequence[Sequence[dict]], metric: str, path: Path) -> Path:
-    """A metric against the weight of guidance, each mask family as a share of its value without guidance."""
+def curves(settings: Sequence[Setting], found: Sequence[Sequence[dict]], path: Path) -> Path:
+    """LPIPS against the weight of guidance, each mask family as a share of its value without; the Frechet distance if
+    it was not measured.
+    """
+    metric = measured(found, ("LPIPS", "FD", "FID"))[0]
     figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for name in MASKS:
         mine = [both for both in zip(settings, found, strict=True) if both[0].line.startswith(f"{name}, ")]
@@ -162,7 +164,7 @@ def guidance(
     check_counts(seeds=seeds, generated=generated, completed=completed, inpainter_steps=inpainter_steps)
     output.mkdir(parents=True, exist_ok=True)
     rows, numbers, findings = output / "rows.jsonl", range(seeds), []
-    weights = ALEXNET_FILE.find() if lpips is None else lpips
+    weights = None if part in ("label", "picture") else alexnet(lpips)
     note = (
         "Means over seeds of sampling with standard errors; in brackets the difference from no guidance, image by "
         "image and seed by seed."
@@ -170,21 +172,21 @@ def guidance(
     if part in ("all", "label"):
         settings = by_label(run, generated)
         found = fill(rows, settings, numbers, None)
-        metrics = [name for name in found[0][0]["values"] if not name.startswith("KD")]
+        metrics = measured(found, ("FD", "FID", "precision", "recall", "class accuracy"))
         findings.append(
             differences("Generation under classifier-free guidance", settings, found, metrics, lambda _: 0, note)
         )
     if part in ("all", "input"):
         settings = by_input(run, completed, 1.0)
         found = fill(rows, settings, numbers, weights)
-        curves(settings, found, "LPIPS", output / "input_guidance.png")
+        curves(settings, found, output / "input_guidance.png")
         findings.append(_of_inpainting("Inpainting under input guidance", settings, found, note, "input_guidance.png"))
     if part in ("all", "supervised"):
         folder = output / "inpainter"
         train_run(folder, inpainter(data, 0), dataclasses.replace(recipe("fashion").run, steps=inpainter_steps))
         settings = by_input(str(folder), completed, None)
         found = fill(rows, settings, numbers, weights)
-        curves(settings, found, "LPIPS", output / "supervised.png")
+        curves(settings, found, output / "supervised.png")
         title = "A supervised inpainter under guidance away from the null image (Appendix G)"
         findings.append(_of_inpainting(title, settings, found, note, "supervised.png"))
     if part in ("all", "picture"):
@@ -196,7 +198,7 @@ def guidance(
 
 
 def _of_inpainting(title: str, settings, found, note: str, shown: str) -> Finding:
-    metrics = ["LPIPS", "PSNR", *(name for name in found[0][0]["values"] if name.startswith(("FD", "FID")))]
+    metrics = measured(found, ("LPIPS", "FD", "FID", "PSNR"))
     base = _unguided(settings, "weight 0")
     return dataclasses.replace(differences(title, settings, found, metrics, base, note), picture=shown)
 

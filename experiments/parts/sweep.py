@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from asyncpatch.metrics import Estimate
+from asyncpatch.metrics.networks.lpips_jax import ALEXNET_FILE
 from experiments.evaluate import evaluate
 from experiments.parts.judges import OwnClassifier
 from experiments.parts.rows import Generation, Inpainting, Steps
@@ -26,10 +27,6 @@ class Setting:
     run: str
     task: Generation | Inpainting
     how: Steps
-
-
-Measured = dict[tuple[str, str], list[dict]]
-"""Rows by line and task, one a seed."""
 
 
 def fill(rows: Path, settings: Sequence[Setting], seeds: Sequence[int], lpips: Path | None) -> list[list[dict]]:
@@ -47,6 +44,20 @@ def fill(rows: Path, settings: Sequence[Setting], seeds: Sequence[int], lpips: P
         left = (time.monotonic() - begun) * (total - made) / made
         print(f"{made} of {total} rows, {left:.0f} s left", flush=True)
     return found
+
+
+def alexnet(lpips: Path | None) -> Path | None:
+    """The weights of LPIPS: those given, or of the installed package; None, and said so, if there are none."""
+    try:
+        return ALEXNET_FILE.find() if lpips is None else lpips
+    except FileNotFoundError as error:
+        print(f"LPIPS is not measured: {error}", flush=True)
+        return None
+
+
+def measured(found: Sequence[Sequence[dict]], wanted: Sequence[str]) -> list[str]:
+    """The metrics of the rows whose names begin with one of these, in this order."""
+    return [name for start in wanted for name in found[0][0]["values"] if name.startswith(start)]
 
 
 def values(rows: Sequence[dict], metric: str) -> np.ndarray:
