@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from asyncpatch.config import from_json, to_json
 from asyncpatch.data import Digits, PadTo, to_float
-from asyncpatch.pictures import colour_time, strip
+from asyncpatch.pictures import HELD, animate, colour_time, moments, strip
 from asyncpatch.runs import SamplingConfig, configure, four_tasks, open_batches, open_run, run_task
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import BY_TIME
@@ -19,7 +19,7 @@ from experiments.front_page import front_page
 from experiments.parts.drawing import choose_labels
 from experiments.parts.laws import LAWS
 from experiments.parts.loss_curve import loss_curve
-from experiments.parts.own_images import read_image, read_mask
+from experiments.parts.own_images import read_image, read_mask, read_strength
 from experiments.quickstart import quickstart
 
 FEW = SamplingConfig(steps=4, patch=2)
@@ -36,6 +36,8 @@ def report(tmp_path_factory):
 def test_quickstart_leaves_pictures_numbers_config_and_page(report):
     page = (report / "index.html").read_text()
     for task in TASKS:
+        with Pillow.open(report / f"{task}.webp") as moving:
+            assert moving.n_frames == FEW.steps + 1
         for name in (f"{task}.png", f"{task}_times.png"):
             with Pillow.open(report / name) as picture:
                 assert min(picture.size) > 50
@@ -110,6 +112,60 @@ def test_user_image_and_mask_are_inpainted(report, tmp_path):
     assert (tmp_path / "out" / "inpainting.png").exists()
 
 
+def test_image_is_changed_by_a_map_of_strengths(report, tmp_path):
+    """Black keeps the file's pixels to the bit; the others are changed, and no class is asked for."""
+    image = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    strength = np.zeros((8, 8), np.uint8)
+    strength[:, 4:], strength[:, 6:] = 128, 255
+    Pillow.fromarray(image).save(tmp_path / "image.png")
+    Pillow.fromarray(strength).save(tmp_path / "strength.png")
+    paths = {"image": tmp_path / "image.png", "strength": tmp_path / "strength.png"}
+    sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, count=2, **paths)
+    made = [np.asarray(Pillow.open(tmp_path / "out" / "image_to_image" / f"{i}.png")) for i in range(2)]
+    for one in made:
+        assert np.array_equal(one[:, :4], image[:, :4])
+        assert (one[:, 4:] != image[:, 4:]).mean() > 0.9
+    assert not np.array_equal(*made)
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())["tasks"]["image_to_image"]
+    assert record["labels"] == [-1, -1]
+    with Pillow.open(tmp_path / "out" / record["moving"]) as moving:
+        assert moving.n_frames == FEW.steps + 1
+
+
+def test_map_of_strengths_goes_the_way_of_the_data(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Pillow.fromarray(values).save(tmp_path / "strength.png")
+    strength = read_strength(tmp_path / "strength.png", 32, 32, PAD)
+    np.testing.assert_allclose(strength[2:30, 2:30], values / 255, atol=1e-6)
+    assert (strength[np.pad(np.zeros((28, 28), bool), 2, constant_values=True)] == 0).all()
+    with pytest.raises(ValueError, match=r"is 28x28 .*; a map of strengths has the size of its image"):
+        read_strength(tmp_path / "strength.png", 8, 8)
+
+
+def test_moments_show_several_images_beside_each_other():
+    times, noisy, data = (np.full((3, 2, 4, 4, 1), value) for value in (0.5, -1.0, 1.0))
+    frames = moments(times[..., 0], noisy, data, np.zeros((3, 4, 4, 1)))
+    assert len(frames) == 3
+    assert all(frame.shape == (3 * 6 + 2, 3 * 6 + 2, 3) for frame in frames)
+    assert (frames[0][8:12, 2:6] == 0).all()
+    assert (frames[0][14:18, 2:6] == 255).all()
+    assert (frames[2][8:12, 2:6] == frames[2][14:18, 2:6]).all(), "both end with the image"
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_animations_are_endless_and_keep_their_end_longest(suffix, tmp_path):
+    frames = [np.full((4, 4, 3), shade, np.uint8) for shade in (0, 100, 255)]
+    with Pillow.open(animate(frames, tmp_path / f"a{suffix}", target_width=8)) as moving:
+        assert (moving.n_frames, moving.size, moving.info["loop"]) == (3, (8, 8), 0)
+        durations = []
+        for at, shade in enumerate((0, 100, 255)):
+            moving.seek(at)
+            moving.load()
+            durations.append(moving.info["duration"])
+            assert (np.asarray(moving.convert("RGB")) == shade).all()
+    assert durations[-1] == HELD * durations[0]
+
+
 def test_export_writes_a_run_with_examples_and_names(report, tmp_path):
     names = tuple("abcdefghij")
     found = export(report.parent, tmp_path / "run.safetensors", stored="float16", examples=12, class_names=names)
@@ -173,13 +229,19 @@ def test_every_task_writes_every_image_and_its_class(report, tmp_path):
 
 
 def test_fit_needs_an_image(report, tmp_path):
-    with pytest.raises(ValueError, match="--fit is for an image of yours"):
+    with pytest.raises(ValueError, match="--fit are for an image of yours"):
         sample_script.main(str(report.parent), tmp_path / "out", fit="crop")
 
 
-def test_half_of_an_image_and_mask_is_refused(report, tmp_path):
-    with pytest.raises(ValueError, match="come together"):
-        sample_script.main(str(report.parent), tmp_path / "out", image=tmp_path / "image.png")
+@pytest.mark.parametrize("what", [{}, {"mask": "mask.png", "strength": 0.5}], ids=["nothing", "two things"])
+def test_image_without_one_thing_to_do_is_refused(report, tmp_path, what):
+    with pytest.raises(ValueError, match="--mask for inpainting, or --strength for image to image"):
+        sample_script.main(str(report.parent), tmp_path / "out", image=tmp_path / "image.png", **what)
+
+
+def test_thing_to_do_without_an_image_is_refused(report, tmp_path):
+    with pytest.raises(ValueError, match="are for an image of yours"):
+        sample_script.main(str(report.parent), tmp_path / "out", strength=0.5)
 
 
 def test_white_is_known_and_grey_is_refused(tmp_path):
