@@ -184,7 +184,7 @@ def test_pictures_of_the_front_page_are_drawn(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "four_ways.png",
         "pictures.json",
-        *(f"{t}.png" for t in TASKS),
+        *(f"{task}.{kind}" for task in (*TASKS, "image_to_image") for kind in ("png", "webp")),
     }
     said = json.loads((tmp_path / "pictures.json").read_text())
     assert said["sampling"]["steps"] == 8
