@@ -85,6 +85,7 @@ def draw_tasks(
             "times": strip.name,
             "images": len(made),
             "steps": config.steps,
+            "calls": config.calls,
             "seconds": round(seconds, 2),
             "labels": np.asarray(labels).tolist(),
         }
