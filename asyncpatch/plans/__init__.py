@@ -2,6 +2,8 @@
 
 from asyncpatch.plans.along_path import autoregressive as autoregressive
 from asyncpatch.plans.along_path import from_path as from_path
+from asyncpatch.plans.along_path import on_grid as on_grid
+from asyncpatch.plans.along_path import shifted as shifted
 from asyncpatch.plans.along_path import staged as staged
 from asyncpatch.plans.along_path import synchronous as synchronous
 from asyncpatch.plans.base import AbstractPlan as AbstractPlan

@@ -13,9 +13,10 @@ from asyncpatch.runs.opening import shipped as shipped
 from asyncpatch.runs.recipes import RECIPES as RECIPES
 from asyncpatch.runs.recipes import Recipe as Recipe
 from asyncpatch.runs.recipes import recipe as recipe
+from asyncpatch.runs.rules import RuleName as RuleName
+from asyncpatch.runs.rules import step_rule as step_rule
 from asyncpatch.runs.sampling import SamplingConfig as SamplingConfig
 from asyncpatch.runs.sampling import as_numpy as as_numpy
-from asyncpatch.runs.sampling import branches as branches
 from asyncpatch.runs.sampling import four_tasks as four_tasks
 from asyncpatch.runs.sampling import guide as guide
 from asyncpatch.runs.sampling import inpainting as inpainting
