@@ -29,6 +29,7 @@ from asyncpatch.paths import (
     clock,
     derivative,
     log_shared_time,
+    outwards,
     random_order,
     raster,
     spiral,
@@ -422,3 +423,32 @@ def test_error_texts_say_what_to_do():
             Staged(raster(4, 4, 2), overlap)
         with pytest.raises(ValueError, match=r"overlap must be in \[0, 1\]"):
             AnyOrder(2, overlap)
+
+
+# --- outwards from what is known ---
+
+
+def test_rings_grow_outwards_from_what_is_known():
+    known = np.zeros((5, 9), bool)
+    known[2, 3:5] = True
+    groups = np.asarray(outwards(known, 2))
+    assert np.array_equal(check_groups(groups), groups)
+    rows, cols = np.argwhere(known).T
+    away = np.maximum(np.abs(np.arange(5)[:, None, None] - rows), np.abs(np.arange(9)[None, :, None] - cols)).min(-1)
+    assert np.array_equal(groups, np.maximum(-(-away // 2) - 1, 0))
+    assert np.array_equal(np.asarray(outwards(known, 20)), np.zeros((5, 9)))
+    assert np.array_equal(np.asarray(outwards(np.ones((2, 2), bool), 1)), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("known", "patch", "error", "text"),
+    [
+        (np.zeros((2, 3), bool), 1, ValueError, r"got shape \(2, 3\) with 0 known; give a region that knows something"),
+        (np.ones(3, bool), 1, ValueError, r"got shape \(3,\)"),
+        (np.ones((2, 3)), 1, TypeError, "known must be boolean"),
+        (np.ones((2, 3), bool), 0, ValueError, "positive integers"),
+    ],
+)
+def test_rings_around_nothing_are_refused(known, patch, error, text):
+    with pytest.raises(error, match=text):
+        outwards(known, patch)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Array, Float
 
-from asyncpatch.paths import StagedPath, Window, random_order, raster, spiral
+from asyncpatch.paths import StagedPath, Window, outwards, random_order, raster, spiral
 from asyncpatch.plans import (
     AbstractPlan,
     FixedPlan,
@@ -56,6 +56,7 @@ PLANS = {
     "raster, overlapping": staged(raster(HEIGHT, WIDTH, 1), STEPS, overlap=0.7),
     "spiral": staged(spiral(HEIGHT, WIDTH, 2), STEPS),
     "random order": staged(random_order(jr.key(0), HEIGHT, WIDTH, 1), STEPS, overlap=0.5),
+    "outwards": staged(outwards(KNOWN, 1), STEPS, overlap=0.5),
     "window": from_path(Window((1, 2)).sample(jr.key(1), HEIGHT, WIDTH), STEPS),
     "by prediction": _HardestLast(STEPS),
     "autoregressive": autoregressive(HEIGHT, WIDTH, 2, STEPS // 6),

@@ -9,6 +9,7 @@ from asyncpatch.paths.environment import Environment as Environment
 from asyncpatch.paths.environment import EnvironmentPath as EnvironmentPath
 from asyncpatch.paths.environment import log_shared_time as log_shared_time
 from asyncpatch.paths.groups import check_groups as check_groups
+from asyncpatch.paths.groups import outwards as outwards
 from asyncpatch.paths.groups import random_order as random_order
 from asyncpatch.paths.groups import raster as raster
 from asyncpatch.paths.groups import spiral as spiral

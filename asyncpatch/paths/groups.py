@@ -42,6 +42,32 @@ def random_order(key: PRNGKeyArray, height: int, width: int, patch: int) -> Int[
     return _spread(jr.permutation(key, rows * cols).reshape(rows, cols), height, width, patch)
 
 
+def outwards(known: ArrayLike, patch: int) -> Int[Array, "height width"]:
+    """Ring after ring of `patch` tokens around what is known, all tokens of a ring together; known ones are in group 0.
+
+    A token's ring is that of its distance to the nearest known token, the larger one of those in rows and in columns.
+    Raises `TypeError` for an array that is not boolean, and `ValueError` if nothing is known.
+    """
+    reached = np.asarray(known)
+    check_patch_sizes((patch,))
+    if reached.dtype != bool:
+        raise TypeError(f"known must be boolean, True where a token is observed, got {reached.dtype}; compare it")
+    if reached.ndim != 2 or not reached.any():
+        raise ValueError(
+            f"rings grow around known tokens of a grid, got shape {reached.shape} with {reached.sum()} known; give a "
+            "region that knows something, or another order"
+        )
+    groups, ring = np.zeros(reached.shape, np.int32), 0
+    while not reached.all():
+        near = reached
+        for axis in (0, 1):
+            padded = np.pad(near, [(patch, patch) if side == axis else (0, 0) for side in (0, 1)])
+            near = np.lib.stride_tricks.sliding_window_view(padded, 2 * patch + 1, axis).any(-1)
+        groups[near & ~reached] = ring
+        reached, ring = near, ring + 1
+    return jnp.asarray(groups)
+
+
 def check_groups(groups: ArrayLike) -> Int[Array, "height width"]:
     """A user's order as an int32 array.
 

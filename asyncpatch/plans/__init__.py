@@ -7,6 +7,7 @@ from asyncpatch.plans.along_path import shifted as shifted
 from asyncpatch.plans.along_path import staged as staged
 from asyncpatch.plans.along_path import synchronous as synchronous
 from asyncpatch.plans.base import AbstractPlan as AbstractPlan
+from asyncpatch.plans.canvas import on_canvas as on_canvas
 from asyncpatch.plans.fixed import FixedPlan as FixedPlan
 from asyncpatch.plans.fixed import check_plan as check_plan
 from asyncpatch.plans.strength import with_strength as with_strength

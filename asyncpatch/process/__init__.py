@@ -10,3 +10,4 @@ from asyncpatch.process.forward import noise_further as noise_further
 from asyncpatch.process.forward import posterior as posterior
 from asyncpatch.process.labels import check_labels as check_labels
 from asyncpatch.process.on_schedule import OnSchedule as OnSchedule
+from asyncpatch.process.windowed import Windowed as Windowed
