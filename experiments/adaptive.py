@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -39,7 +40,7 @@ from asyncpatch.sampling import DDIM, AbstractStepRule, LookAhead, sample, sampl
 from asyncpatch.train import commit
 from experiments.parts.adaptive_pictures import calls_table, curves_of, draw_curves, paired_table, reach_table
 from experiments.parts.command import run_command
-from experiments.parts.judges import BATCH, AnyJudge, OwnClassifier, in_batches, read_images
+from experiments.parts.judges import BATCH, AnyJudge, OwnClassifier, in_batches, read_images, short_hash
 from experiments.parts.rows import Generation, Inpainting
 from experiments.parts.tables import finding_markdown
 
@@ -96,6 +97,8 @@ def adaptive(
     output.mkdir(parents=True, exist_ok=True)
     network = judge.load(opened.experiment, output)
     scorer = _Scorer(opened, denoiser, task, network)
+    weights = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(denoiser.head)]
+    models = {"network": denoiser.head.network[:12], "head": short_hash(weights)}
     rows = _read(path)
     for seed in range(seeds):
         for count in calls:
@@ -105,8 +108,8 @@ def adaptive(
                     "calls": count,
                     "seed": seed,
                     "task": to_json(task),
-                    "network": denoiser.head.network,
                     "judge": NetworkIdentity.of(network).name,
+                    **models,
                 }
                 if any({key: row[key] for key in settings} == settings for row in rows):
                     continue
@@ -118,8 +121,9 @@ def adaptive(
                     file.write(json.dumps(row) + "\n")
                 rows.append(row)
                 print(f"{name}, {count} calls, seed {seed}: {distance:.3f} in {seconds} s", flush=True)
-    # Rows of another model or task in the same folder are kept, and not mixed.
-    ours = [row for row in rows if (row["network"], row["task"]) == (denoiser.head.network, to_json(task))]
+    # Rows of another model, head or task in the same folder are kept, and not mixed.
+    wanted = models | {"task": to_json(task)}
+    ours = [row for row in rows if {key: row[key] for key in wanted} == wanted]
     _report(ours, output)
     pictures.save(_strip(opened, denoiser), output / "strip.png")
     return ours
