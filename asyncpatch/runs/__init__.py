@@ -1,6 +1,10 @@
 """What a run is made of; configuring, training, opening and giving away one; the models that come with the package."""
 
 from asyncpatch.config import register as register
+from asyncpatch.runs.difficulty import DifficultyExperiment as DifficultyExperiment
+from asyncpatch.runs.difficulty import configure_head as configure_head
+from asyncpatch.runs.difficulty import open_head as open_head
+from asyncpatch.runs.difficulty import train_head as train_head
 from asyncpatch.runs.experiment import DataConfig as DataConfig
 from asyncpatch.runs.experiment import Experiment as Experiment
 from asyncpatch.runs.experiment import open_batches as open_batches

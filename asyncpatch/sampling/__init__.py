@@ -6,6 +6,7 @@ from asyncpatch.sampling.ddim import DDIM as DDIM
 from asyncpatch.sampling.ddim import StochasticCoefficient as StochasticCoefficient
 from asyncpatch.sampling.faults import SamplingError as SamplingError
 from asyncpatch.sampling.heun import Heun as Heun
+from asyncpatch.sampling.look_ahead import LookAhead as LookAhead
 from asyncpatch.sampling.loop import History as History
 from asyncpatch.sampling.loop import sample as sample
 from asyncpatch.sampling.loop import sample_with_history as sample_with_history
