@@ -1,6 +1,7 @@
 """The experiments, run small: what they leave behind, and what they refuse."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from asyncpatch.train import BY_TIME
 from experiments import sample as sample_script
 from experiments.export import export
 from experiments.front_page import front_page
+from experiments.parts.asked import Own
 from experiments.parts.drawing import choose_labels
 from experiments.parts.laws import LAWS
 from experiments.parts.loss_curve import loss_curve
@@ -102,8 +104,7 @@ def test_user_image_and_mask_are_inpainted(report, tmp_path):
         str(report.parent),
         tmp_path / "out",
         sampling=FEW,
-        image=tmp_path / "image.png",
-        mask=tmp_path / "mask.png",
+        own=Own(tmp_path / "image.png", tmp_path / "mask.png"),
         labels=(3, -1),
         count=4,
     )
@@ -119,8 +120,8 @@ def test_image_is_changed_by_a_map_of_strengths(report, tmp_path):
     strength[:, 4:], strength[:, 6:] = 128, 255
     Pillow.fromarray(image).save(tmp_path / "image.png")
     Pillow.fromarray(strength).save(tmp_path / "strength.png")
-    paths = {"image": tmp_path / "image.png", "strength": tmp_path / "strength.png"}
-    sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, count=2, **paths)
+    own = Own(tmp_path / "image.png", strength=tmp_path / "strength.png")
+    sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, own=own, count=2)
     made = [np.asarray(Pillow.open(tmp_path / "out" / "image_to_image" / f"{i}.png")) for i in range(2)]
     for one in made:
         assert np.array_equal(one[:, :4], image[:, :4])
@@ -202,8 +203,7 @@ def test_one_image_of_ones_own_has_no_class_and_a_sheet_and_a_file_of_one(report
             str(report.parent),
             tmp_path / "out",
             sampling=FEW,
-            image=tmp_path / "image.png",
-            mask=tmp_path / "mask.png",
+            own=Own(tmp_path / "image.png", tmp_path / "mask.png"),
             count=count,
         )
         record = json.loads((tmp_path / "out" / "samples.json").read_text())["tasks"]["inpainting"]
@@ -228,20 +228,37 @@ def test_every_task_writes_every_image_and_its_class(report, tmp_path):
             assert picture.size == (8, 8)
 
 
-def test_fit_needs_an_image(report, tmp_path):
-    with pytest.raises(ValueError, match="--fit are for an image of yours"):
-        sample_script.main(str(report.parent), tmp_path / "out", fit="crop")
+ONE_THING = [
+    ({"image": "a.png"}, "--mask for inpainting, --strength for image to image, or --canvas"),
+    ({"image": "a.png", "mask": "m.png", "strength": 0.5}, "an image comes with one thing to do with it"),
+    ({"image": "a.png", "exemplar": "b.png", "canvas": (16, 16)}, "an image comes with one thing to do with it"),
+    ({"exemplar": "a.png"}, "goes onto a canvas, and nothing else"),
+    ({"exemplar": "a.png", "canvas": (16, 16), "mask": "m.png"}, "goes onto a canvas, and nothing else"),
+    ({"strength": 0.5}, "are for an image of yours"),
+    ({"fit": "crop"}, "are for an image of yours"),
+    ({"image": "a.png", "canvas": (16, 16), "fit": "crop"}, "keeps its size; leave --fit out"),
+]
 
 
-@pytest.mark.parametrize("what", [{}, {"mask": "mask.png", "strength": 0.5}], ids=["nothing", "two things"])
-def test_image_without_one_thing_to_do_is_refused(report, tmp_path, what):
-    with pytest.raises(ValueError, match="--mask for inpainting, or --strength for image to image"):
-        sample_script.main(str(report.parent), tmp_path / "out", image=tmp_path / "image.png", **what)
+@pytest.mark.parametrize(("what", "message"), ONE_THING, ids=[" ".join(what) for what, _ in ONE_THING])
+def test_an_image_comes_with_one_thing_to_do(what, message):
+    with pytest.raises(ValueError, match=message):
+        Own(**{name: Path(value) if str(value).endswith("png") else value for name, value in what.items()})
 
 
-def test_thing_to_do_without_an_image_is_refused(report, tmp_path):
-    with pytest.raises(ValueError, match="are for an image of yours"):
-        sample_script.main(str(report.parent), tmp_path / "out", strength=0.5)
+@pytest.mark.parametrize("kind", ["image", "exemplar"])
+def test_canvas_around_an_image_keeps_it_to_the_bit(report, tmp_path, kind):
+    image = np.random.default_rng(0).integers(0, 256, (6, 5), np.uint8)
+    Pillow.fromarray(image).save(tmp_path / "a.png")
+    own = Own(**{kind: tmp_path / "a.png"}, canvas=(12, 16))
+    sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, own=own, count=1)
+    name = {"image": "outpainting", "exemplar": "texture"}[kind]
+    made = np.asarray(Pillow.open(tmp_path / "out" / name / "0.png"))
+    assert made.shape == (12, 16)
+    assert np.array_equal(made[3:9, 5:10], image)
+    small = Own(**{kind: tmp_path / "a.png"}, canvas=(4, 16))
+    with pytest.raises(ValueError, match="of 6x5 is larger than its canvas of 4x16"):
+        sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, own=small, count=1)
 
 
 def test_white_is_known_and_grey_is_refused(tmp_path):
