@@ -142,6 +142,16 @@ def test_rules_are_of_second_order_where_times_depend_on_predictions(name):
     check_slope(COUNTS, errors, 2)
 
 
+@pytest.mark.parametrize("trail", [0.0, 0.5])
+@pytest.mark.parametrize("name", SECOND_ORDER)
+def test_known_pixels_come_out_equal_to_the_bit(name, trail):
+    image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
+    for plan in (taking_turns(16), resting(16)):
+        images = run(gaussian(), plan, SECOND_ORDER[name], image=image, known=EVEN, trail=trail)
+        assert (images == image)[:, EVEN].all()
+        assert (images != image)[:, ~EVEN].all()
+
+
 SCHEDULES = {"cosine": Cosine(), "log-linear": LogLinear(20.0, -20.0), "truncated": Truncated(FLOW, 20.0, -20.0)}
 
 

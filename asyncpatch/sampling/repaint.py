@@ -112,6 +112,8 @@ def _fill(
         pasted = corrupt(schedule, image, s, jr.normal(known_key, image.shape, image.dtype))
         z = jnp.where(known[..., None], pasted, moved)
         z, fault = _noise_up(jump_key, schedule, z, s, risen), not_finite(fault, at[0], z, s)
+        # What a rule remembers is of a falling stretch: after a jump it starts anew.
+        rule_state = jax.tree.map(lambda kept, new: jnp.where(at[3] > at[2], new, kept), rule_state, rule.init(z))
         return (z, rule_state, key, fault), None
 
     t = jnp.full(known.shape, times.before[0])
