@@ -465,10 +465,15 @@ def test_steps_are_compared_by_calls_and_rows_are_not_made_twice(run, judge, tmp
 def test_a_goal_is_judged_seed_by_seed():
     """Seeds scatter more than rules differ: what is compared are distances of one seed."""
     goal = {seed: 10.0 * seed for seed in range(5)}
-    near, far = ({seed: value + gap + 0.1 * seed for seed, value in goal.items()} for gap in (-0.2, 0.5))
-    assert paired(near, goal).value == pytest.approx(0.0)
-    assert paired(near, goal).standard_error == pytest.approx(0.1 * math.sqrt(2.5 / 5))
-    series = {"DDIM, eta 0": {10: far, 250: goal}, "multistep": {6: far, 20: near, 40: near}}
-    assert verdict(series) == "Within one standard error of 250 steps of DDIM, or below: multistep in 20 calls."
-    series["multistep"] = {6: far, 20: far}
-    assert verdict(series).startswith("No second-order rule came within one standard error of 250 steps")
+    near, far, vague = (
+        {seed: value + gap + spread * (seed - 2) for seed, value in goal.items()}
+        for gap, spread in ((0.1, 0.01), (0.3, 0.01), (0.1, 0.3))
+    )
+    assert paired(near, goal).value == pytest.approx(0.1)
+    assert paired(near, goal).standard_error == pytest.approx(0.01 * math.sqrt(2.5 / 5))
+    series = {"DDIM, eta 0": {10: far, 250: goal}, "multistep": {6: far, 10: vague, 20: near, 40: near}}
+    asked = "reached 250 steps of DDIM, eta 0, to 1% of the distance, standard error included"
+    assert verdict(series) == f"R{asked[1:]}: multistep in 20 calls."
+    series["multistep"] = {6: far, 20: vague}
+    assert verdict(series) == f"No second-order rule {asked}."
+    assert verdict({"multistep": series["multistep"]}).startswith("There is no deterministic DDIM")
