@@ -1,6 +1,6 @@
 """Quality against network calls: DDIM, the second-order multistep rule and Heun's, on even and shifted times.
 
-    python -m experiments.steps results_folder
+    python -m experiments.steps experiments/results/steps --judge.file classifier.npz
 
 Every setting makes the same images from the same noise, a row of `rows.jsonl` for each setting and seed; a row that is
 there already is not made again, so that the command goes on where it was stopped, and costs nothing when it is done.

@@ -9,6 +9,7 @@ import shutil
 
 import equinox as eqx
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from asyncpatch.config import to_json
 from asyncpatch.data import Digits, Folds
 from asyncpatch.masks import Square, Thin, mask_hash, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
-from asyncpatch.runs import configure, open_run
+from asyncpatch.runs import SamplingConfig, configure, open_run, step_rule
 from asyncpatch.timesteps import AsyncPatch, Independent, Synchronous
 from asyncpatch.train import RunConfig, init_state, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
@@ -37,8 +38,10 @@ from experiments.parts.rows import (
     read_rows,
 )
 from experiments.parts.scores import completed_images, settle
+from experiments.parts.step_report import paired, verdict
 from experiments.parts.tables import collect, line_names, run_names, summary
 from experiments.report import write_report
+from experiments.steps import main as compare_steps
 from experiments.timestep_sampling import configuration
 
 COUNT = 30  # three of each class, the fewest of which a kernel distance is measured
@@ -150,6 +153,43 @@ def test_guidance_counts_both_branches_and_patches_take_turns(run, judge, tmp_pa
     assert row["calls_per_image"] == 4
 
 
+@pytest.mark.parametrize(("rule", "calls"), [("multistep", 2), ("heun", 4)])
+def test_a_second_order_rule_counts_its_calls_and_is_told_apart(rows, run, judge, tmp_path, rule, calls):
+    row = evaluate(run, tmp_path / "rows.jsonl", Generation(COUNT), Steps(steps=2, eta=0.0, rule=rule), judge)
+    assert row["calls_per_image"] == calls
+    names = line_names([read_rows(rows)[0], row])
+    assert names == ["AsyncPatch, eta 0.5, rule ddim", f"AsyncPatch, eta 0.0, rule {rule}"]
+    guided = Steps(steps=2, eta=0.0, rule=rule, guidance=2.0)
+    assert guided.calls == 2 * calls
+
+
+def test_a_rule_that_draws_no_noise_takes_no_share_of_it():
+    for config in (Steps, SamplingConfig):
+        with pytest.raises(ValueError, match=r"the rule multistep draws no fresh noise, got eta=0\.5; give eta=0"):
+            config(rule="multistep")
+    assert [SamplingConfig(steps=6, eta=0.0, rule=rule).calls for rule in ("ddim", "multistep", "heun")] == [6, 6, 12]
+
+
+def test_a_rule_by_no_name_of_one_is_refused():
+    jaxtyping.config.update("jaxtyping_disable", True)  # as users run it
+    try:
+        with pytest.raises(ValueError, match="called ddim, multistep, heun; got dpm, choose"):
+            step_rule("dpm", 0.0)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_rows_from_before_there_were_rules_are_of_ddim_on_even_times(run, judge, rows, tmp_path):
+    """They are read, and not made again."""
+    former, written = tmp_path / "rows.jsonl", json.loads(rows.read_text().splitlines()[0])
+    for name in ("rule", "shift"):
+        del written["how"][name]
+    former.write_text(json.dumps(written) + "\n", encoding="utf-8")
+    assert read_rows(former) == read_rows(rows)[:1]
+    assert evaluate(run, former, Generation(COUNT), FEW, judge) == read_rows(rows)[0]
+    assert len(read_rows(former)) == 1
+
+
 def refuse_constant(name):
     raise ValueError(f"{name} is no JSON")
 
@@ -192,6 +232,12 @@ class Uncalled:
 
     def load(self, experiment, folder):
         raise AssertionError("something was computed before the task was checked")
+
+
+@pytest.mark.parametrize("how", [Steps(steps=4, eta=0.0, rule="heun"), Steps(steps=4, shift=2.0)])
+def test_repaint_has_a_rule_and_times_of_its_own(run, tmp_path, how):
+    with pytest.raises(ValueError, match=r"RePaint has a rule and times of its own, got rule .* leave them out"):
+        evaluate(run, tmp_path / "rows.jsonl", Inpainting(Square(), COUNT, method=RePaint(2, 2)), how, Uncalled())
 
 
 @pytest.mark.parametrize(
@@ -401,3 +447,33 @@ def test_classifier_is_trained_once_and_named_by_its_data(experiment, tmp_path, 
     assert calls == [1617]
     assert first.hash == second.hash
     assert jax.tree.all(jax.tree.map(np.array_equal, first, second))
+
+
+def test_steps_are_compared_by_calls_and_rows_are_not_made_twice(run, judge, tmp_path):
+    settings = (Steps(steps=4, eta=0.0), Steps(steps=2, eta=0.0, rule="heun", shift=2.0))
+    made = compare_steps(tmp_path, run=str(run), images=COUNT, seeds=2, judge=judge, settings=settings)
+    assert [(row["how"]["seed"], row["calls_per_image"]) for row in made] == [(0, 4), (0, 4), (1, 4), (1, 4)]
+    before = (tmp_path / "rows.jsonl").read_text()
+    assert compare_steps(tmp_path, run=str(run), images=COUNT, seeds=2, judge=judge, settings=settings) == made
+    assert (tmp_path / "rows.jsonl").read_text() == before
+    text = (tmp_path / "report.md").read_text()
+    assert "| DDIM, eta 0 | 4 | 2 |" in text
+    assert "| heun, shift 2 | 4 | 2 |" in text
+    assert (tmp_path / "steps.png").is_file()
+
+
+def test_a_goal_is_judged_seed_by_seed():
+    """Seeds scatter more than rules differ: what is compared are distances of one seed."""
+    goal = {seed: 10.0 * seed for seed in range(5)}
+    near, far, vague = (
+        {seed: value + gap + spread * (seed - 2) for seed, value in goal.items()}
+        for gap, spread in ((0.1, 0.01), (0.3, 0.01), (0.1, 0.3))
+    )
+    assert paired(near, goal).value == pytest.approx(0.1)
+    assert paired(near, goal).standard_error == pytest.approx(0.01 * math.sqrt(2.5 / 5))
+    series = {"DDIM, eta 0": {10: far, 250: goal}, "multistep": {6: far, 10: vague, 20: near, 40: near}}
+    asked = "reached 250 steps of DDIM, eta 0, to 1% of the distance, standard error included"
+    assert verdict(series) == f"R{asked[1:]}: multistep in 20 calls."
+    series["multistep"] = {6: far, 20: vague}
+    assert verdict(series) == f"No second-order rule {asked}."
+    assert verdict({"multistep": series["multistep"]}).startswith("There is no deterministic DDIM")

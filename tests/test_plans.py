@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Array, Float
 
+from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.paths import StagedPath, Window, outwards, random_order, raster, spiral
 from asyncpatch.plans import (
     AbstractPlan,
@@ -19,6 +20,8 @@ from asyncpatch.plans import (
     autoregressive,
     check_plan,
     from_path,
+    on_grid,
+    shifted,
     staged,
     synchronous,
     with_strength,
@@ -58,6 +61,8 @@ PLANS = {
     "random order": staged(random_order(jr.key(0), HEIGHT, WIDTH, 1), STEPS, overlap=0.5),
     "outwards": staged(outwards(KNOWN, 1), STEPS, overlap=0.5),
     "window": from_path(Window((1, 2)).sample(jr.key(1), HEIGHT, WIDTH), STEPS),
+    "uneven grid": on_grid(Window((1, 2)).sample(jr.key(1), HEIGHT, WIDTH), jnp.linspace(1, 0, STEPS + 1) ** 3),
+    "raster, shifted": shifted(staged(raster(HEIGHT, WIDTH, 1), STEPS, overlap=0.7), 3.0),
     "by prediction": _HardestLast(STEPS),
     "autoregressive": autoregressive(HEIGHT, WIDTH, 2, STEPS // 6),
     "strengths": with_strength(
@@ -326,3 +331,42 @@ def test_a_trail_is_a_share(known, trail):
 def test_a_plan_without_steps_is_refused(steps):
     with pytest.raises(ValueError, match=f"at least one step, got steps={steps}"):
         synchronous(steps, HEIGHT, WIDTH)
+
+
+def test_a_grid_is_where_the_path_is_walked():
+    path, grid = Window((1, 2)).sample(jr.key(1), HEIGHT, WIDTH), jnp.array([0.9, 0.4, 0.4, 0.0])
+    np.testing.assert_array_equal(on_grid(path, grid).times, jnp.stack([path(r) for r in grid]))
+    assert eqx.tree_equal(on_grid(path, jnp.linspace(1.0, 0.0, 6)), from_path(path, 5))
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ([1.0, 0.5, 0.6, 0.0], r"rises at point 2, from 0.5 to 0.6; sort"),
+        ([1.5, 0.5, 0.0], r"leaves \[0, 1\] at point 0, with 1.5"),
+        ([1.0, float("nan"), 0.0], r"leaves \[0, 1\] at point 1, with nan"),
+        ([1.0, 0.5], "ends at 0.5 and not at 0; .* append a 0"),
+        ([0.0], r"at least two numbers, .* got shape \(1,\)"),
+        ([[1.0, 0.0]], r"at least two numbers, .* got shape \(1, 2\)"),
+    ],
+)
+def test_bad_grid_is_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        on_grid(Window((1,)).sample(jr.key(1), HEIGHT, WIDTH), jnp.asarray(grid))
+
+
+@pytest.mark.parametrize("shift", [0.25, 3.0])
+def test_a_shift_moves_the_log_snr_of_every_time(shift):
+    plan, flow = synchronous(STEPS, HEIGHT, WIDTH), RectifiedFlow()
+    before, after = (flow.log_snr(times[1:-1]) for times in (plan.times, shifted(plan, shift).times))
+    np.testing.assert_allclose(before - after, 2 * np.log(shift), rtol=1e-4)
+    assert (shifted(plan, shift).times[0] == 1).all()
+    np.testing.assert_allclose(shifted(plan, 1.0).times, plan.times, rtol=1e-6)
+    per_image = jax.vmap(lambda shift: shifted(plan, shift))(jnp.array([shift, 1.0]))
+    np.testing.assert_allclose(per_image.times[0], shifted(plan, shift).times, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0, float("nan"), float("inf")])
+def test_bad_shift_is_refused(shift):
+    with pytest.raises(ValueError, match=f"shift must be finite and above 0, got {shift}"):
+        shifted(synchronous(2, HEIGHT, WIDTH), shift)

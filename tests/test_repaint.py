@@ -1,5 +1,7 @@
 """RePaint: its schedule, its invariants, and what resampling buys on Gaussian data."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import jax.random as jr
 import jaxtyping
@@ -8,7 +10,7 @@ import pytest
 
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import GaussianDenoiser
-from asyncpatch.sampling import DDIM, repaint, repaint_times
+from asyncpatch.sampling import DDIM, AbstractStepRule, repaint, repaint_times
 from asyncpatch.shapes import NULL_LABEL
 
 SCHEDULE = RectifiedFlow()
@@ -120,3 +122,25 @@ def test_refuses_known_regions_of_numbers(as_users_run_it):
     image, label, times = jnp.zeros((3, SIDE, SIDE, 1)), jnp.full(3, NULL_LABEL), repaint_times(4, 2, 1)
     with pytest.raises(TypeError, match=r"known must be boolean, .* got dtype float32"):
         repaint(jr.key(0), pair_denoiser(), times, image, jnp.ones((3, SIDE, SIDE)), label, DDIM())
+
+
+class _Counting(AbstractStepRule):
+    """Makes images of the number of steps that it remembers."""
+
+    calls: ClassVar[int] = 1
+
+    def init(self, z):
+        return jnp.zeros((), jnp.int32)
+
+    def __call__(self, schedule, z, prediction, t, s, state, key, denoise):
+        return jnp.full_like(z, state), state + 1
+
+
+def test_a_rule_starts_anew_after_a_jump():
+    """Of ten steps, three follow the last jump: the last of them remembers two."""
+    image, known = jnp.zeros((2, SIDE, SIDE, 1)), jnp.zeros((SIDE, SIDE), bool)
+    label = jnp.full(2, NULL_LABEL)
+    for resamplings, remembered in ((2, 2), (1, 5)):
+        times = repaint_times(6, 2, resamplings)
+        made = repaint(jr.key(0), pair_denoiser(), times, image, known, label, _Counting())
+        assert (made == remembered).all()

@@ -93,8 +93,19 @@ def check_gaussian(images: np.ndarray, mean: np.ndarray, covariance: np.ndarray)
         (RANDOM_ORDER, DDIM(0.0)),
         (from_path(WINDOW, 500), DDIM(0.0)),
         (from_path(WINDOW, 500), StochasticCoefficient(0.25)),
+        (synchronous(40, SIDE, SIDE), Multistep()),
+        (from_path(WINDOW, 40), Heun()),
     ],
-    ids=["synchronous", "synchronous, eta 1", "raster", "random order", "window", "window, c 1/4"],
+    ids=[
+        "synchronous",
+        "synchronous, eta 1",
+        "raster",
+        "random order",
+        "window",
+        "window, c 1/4",
+        "synchronous, 40 steps of second order",
+        "window, 40 steps of second order",
+    ],
 )
 def test_every_plan_generates_the_data_law(plan, rule):
     images = np.asarray(run(gaussian(), plan, rule, batch=IMAGES), np.float64)

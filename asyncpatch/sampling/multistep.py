@@ -81,7 +81,7 @@ class Multistep(AbstractStepRule):
         data_weight = schedule.alpha(s) * (1 - posterior_share(schedule, t, s))
         first = deterministic_step(schedule, z, prediction, t, s)
         following = jnp.where((s == t)[..., None], z, first + (data_weight * part)[..., None] * change)
-        return following, Moves(prediction.data, noisier - cleaner, change, fall)
+        return following, Moves(prediction.data, jnp.where(s == t, 0.0, noisier - cleaner), change, fall)
 
 
 def noise_share(schedule: AbstractNoiseSchedule, t: TimeField) -> TimeField:

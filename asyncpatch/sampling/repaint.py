@@ -112,6 +112,8 @@ def _fill(
         z = jnp.where(known[..., None], pasted, moved)
         jumped = noise_further(schedule, z, s, risen, jr.normal(jump_key, image.shape, image.dtype))
         z, fault = jumped, not_finite(fault, at[0], z, s)
+        # What a rule remembers is of a falling stretch: after a jump it starts anew.
+        rule_state = jax.tree.map(lambda kept, new: jnp.where(at[3] > at[2], new, kept), rule_state, rule.init(z))
         return (z, rule_state, key, fault), None
 
     t = jnp.full(known.shape, times.before[0])
