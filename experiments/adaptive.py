@@ -10,6 +10,7 @@ included. `table.md`, `curve.png` and `strip.png` (the time field falling beside
 the table ends with what the same plans are worth to an exact model, a Gaussian like the held-out images.
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -200,8 +201,12 @@ def _exact(run: Run, rows: list[dict]) -> Finding:
     images, _ = read_images(run.experiment, source, len(open_once(source)))
     # A rule that looks twice is no plan.
     names = [name for name in dict.fromkeys(row["plan"] for row in rows) if isinstance(PLANS[name](2, 8, 8)[1], DDIM)]
-    plans = {name: lambda *grid, name=name: PLANS[name](*grid)[0] for name in names}
+    plans = {name: functools.partial(_plan, name) for name in names}
     return exact_table(images, plans, sorted({row["calls"] for row in rows}))
+
+
+def _plan(name: str, calls: int, height: int, width: int) -> AbstractPlan:
+    return PLANS[name](calls, height, width)[0]
 
 
 def _strip(run: Run, denoiser: SelfAssessingDenoiser, images: int = 3) -> pictures.Pixels:
