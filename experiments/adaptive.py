@@ -201,7 +201,7 @@ def _exact(run: Run, rows: list[dict]) -> Finding:
     images, _ = read_images(run.experiment, source, len(open_once(source)))
     # A rule that looks twice is no plan.
     names = [name for name in dict.fromkeys(row["plan"] for row in rows) if isinstance(PLANS[name](2, 8, 8)[1], DDIM)]
-    plans = {name: functools.partial(_plan, name) for name in names}
+    plans: dict[str, Callable[[int, int, int], AbstractPlan]] = {name: functools.partial(_plan, name) for name in names}
     return exact_table(images, plans, sorted({row["calls"] for row in rows}))
 
 
