@@ -6,9 +6,11 @@
 Images of every class in turn, or held-out images with a part made anew (`task:inpainting`), by DDIM without fresh noise
 and without guidance, at several budgets, under every plan, from the same noise. Rows are appended to
 `OUTPUT/rows.jsonl`; those that are there are not computed again. Calls are network calls an image, a rule's second look
-included. `table.md`, `curve.png` and `strip.png` (the time field falling beside the estimate) are drawn from all rows.
+included. `table.md`, `curve.png` and `strip.png` (the time field falling beside the estimate) are drawn from all rows;
+the table ends with what the same plans are worth to an exact model, a Gaussian like the held-out images.
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -38,11 +40,12 @@ from asyncpatch.ranges import check_counts
 from asyncpatch.runs import Run, labels_in_turn, open_head, open_run
 from asyncpatch.sampling import DDIM, AbstractStepRule, LookAhead, sample, sample_with_history
 from asyncpatch.train import commit
+from experiments.parts.adaptive_exact import exact_table
 from experiments.parts.adaptive_pictures import calls_table, curves_of, draw_curves, paired_table, reach_table
 from experiments.parts.command import run_command
 from experiments.parts.judges import BATCH, AnyJudge, OwnClassifier, in_batches, read_images, short_hash
 from experiments.parts.rows import Generation, Inpainting
-from experiments.parts.tables import finding_markdown
+from experiments.parts.tables import Finding, finding_markdown
 
 FIRST = "synchronous"
 """What all others are compared with."""
@@ -124,7 +127,7 @@ def adaptive(
     # Rows of another model, head or task in the same folder are kept, and not mixed.
     wanted = models | {"task": to_json(task)}
     ours = [row for row in rows if {key: row[key] for key in wanted} == wanted]
-    _report(ours, output)
+    _report(ours, output, _exact(opened, ours))
     pictures.save(_strip(opened, denoiser), output / "strip.png")
     return ours
 
@@ -181,15 +184,29 @@ def _read(path: Path) -> list[dict]:
     return rows
 
 
-def _report(rows: list[dict], output: Path) -> None:
+def _report(rows: list[dict], output: Path, exact: Finding) -> None:
     curves = curves_of(rows, METRIC)
     tables = [calls_table(curves, METRIC)]
     if FIRST in curves and len(curves) > 1:
         tables += [paired_table(curves, FIRST, METRIC), reach_table(curves, FIRST)]
-    written = "\n\n".join(finding_markdown(table) for table in tables) + "\n"
+    written = "\n\n".join(finding_markdown(table) for table in [*tables, exact]) + "\n"
     (output / "table.md").write_text(written, encoding="utf-8")
     draw_curves(curves, METRIC, output / "curve.png")
     print(f"\n{written}", flush=True)
+
+
+def _exact(run: Run, rows: list[dict]) -> Finding:
+    """What the same plans, as far as they are plans, are worth to an exact model of about such images."""
+    source = run.experiment.data.held_out
+    images, _ = read_images(run.experiment, source, len(open_once(source)))
+    # A rule that looks twice is no plan.
+    names = [name for name in dict.fromkeys(row["plan"] for row in rows) if isinstance(PLANS[name](2, 8, 8)[1], DDIM)]
+    plans: dict[str, Callable[[int, int, int], AbstractPlan]] = {name: functools.partial(_plan, name) for name in names}
+    return exact_table(images, plans, sorted({row["calls"] for row in rows}))
+
+
+def _plan(name: str, calls: int, height: int, width: int) -> AbstractPlan:
+    return PLANS[name](calls, height, width)[0]
 
 
 def _strip(run: Run, denoiser: SelfAssessingDenoiser, images: int = 3) -> pictures.Pixels:

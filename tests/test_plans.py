@@ -15,6 +15,9 @@ from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.paths import StagedPath, Window, outwards, random_order, raster, spiral
 from asyncpatch.plans import (
     AbstractPlan,
+    Adaptive,
+    ByDifficulty,
+    DualSpeed,
     FixedPlan,
     Task,
     autoregressive,
@@ -68,6 +71,11 @@ PLANS = {
     "strengths": with_strength(
         synchronous(STEPS, HEIGHT, WIDTH), jnp.linspace(0, 1, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
     ),
+    "adaptive": Adaptive(STEPS, 0.5),
+    "adaptive, full strength": Adaptive(STEPS, 1.0),
+    "by difficulty": ByDifficulty(STEPS, 2, 0.3),
+    "by difficulty, patches cut off": ByDifficulty(STEPS, 4, 0.8),
+    "dual speed": DualSpeed(STEPS, 5),
 }
 
 
@@ -78,7 +86,7 @@ def _walk(plan: AbstractPlan) -> Float[Array, "steps_plus_1 height width"]:
 
     def step(carry, index):
         data = jr.normal(jr.fold_in(jr.key(0), index), (HEIGHT, WIDTH, 1))
-        state, t = plan.next(*carry, Prediction(data, data))
+        state, t = plan.next(*carry, Prediction(data, data, 3 * data[..., 0]))
         return (state, t), t
 
     _, later = jax.lax.scan(step, (state, t), jnp.arange(plan.steps))
@@ -212,6 +220,120 @@ def test_strengths_scale_a_plan():
 def test_bad_strengths_are_refused(strength, message):
     with pytest.raises(ValueError, match=message):
         with_strength(PLANS["synchronous"], strength)
+
+
+# --- plans that follow the expected error ---
+
+HALVES = jnp.zeros((HEIGHT, WIDTH)).at[:, : WIDTH // 2].set(-6.0)
+"""Logarithms of expected errors: the left half of the image is easy."""
+
+ADAPTIVE = {"adaptive": Adaptive(STEPS), "by difficulty": ByDifficulty(STEPS, 1), "dual speed": DualSpeed(STEPS)}
+every_adaptive_plan = pytest.mark.parametrize("plan", ADAPTIVE.values(), ids=ADAPTIVE)
+
+
+@eqx.filter_jit
+def _follow(plan: AbstractPlan, log_error: TimeField) -> Float[Array, "steps_plus_1 height width"]:
+    """All time fields of a plan, under one statement of difficulty."""
+    start = plan.init(HEIGHT, WIDTH)
+    nothing = jnp.zeros((HEIGHT, WIDTH, 1))
+
+    def step(carry, _):
+        following = plan.next(*carry, Prediction(nothing, nothing, log_error))
+        return following, following[1]
+
+    return jnp.concatenate([start[1][None], jax.lax.scan(step, start, length=plan.steps)[1]])
+
+
+def check_strength_0_is_synchronous(plan: Adaptive) -> None:
+    np.testing.assert_allclose(_follow(plan, HALVES), PLANS["synchronous"].times, atol=1e-6)
+
+
+def test_without_strength_or_differences_all_tokens_move_together():
+    check_strength_0_is_synchronous(Adaptive(STEPS, 0.0))
+    with pytest.raises(AssertionError):
+        check_strength_0_is_synchronous(Adaptive(STEPS, 0.01))
+    np.testing.assert_allclose(_follow(Adaptive(STEPS, 1.0), 0 * HALVES - 3), PLANS["synchronous"].times, atol=1e-6)
+
+
+def check_easy_tokens_lead(times: Float[Array, "steps_plus_1 height width"], easy: Array) -> None:
+    """They are never behind, and somewhere on the way well ahead."""
+    gaps = times[:, ~easy].min(axis=1) - times[:, easy].max(axis=1)
+    assert (gaps >= 0).all()
+    assert gaps.max() > 0.15
+
+
+@pytest.mark.parametrize(
+    "plan", [Adaptive(STEPS), ByDifficulty(STEPS, 3), DualSpeed(STEPS)], ids=lambda p: type(p).__name__
+)
+def test_easy_tokens_lead(plan):
+    easy = np.asarray(HALVES) < -1
+    check_easy_tokens_lead(_follow(plan, HALVES), easy)
+    with pytest.raises(AssertionError):
+        check_easy_tokens_lead(_follow(plan, -HALVES), easy)
+
+
+def test_the_lead_is_the_relative_difference_to_the_mean_error():
+    """Against the formula, half way: errors of 1/9 and 9 around a mean of 1, so leads of 4/5 of the strength."""
+    errors = jnp.where(HALVES < -1, 1 / 9, 9.0)
+    half = _follow(Adaptive(STEPS, 0.5), jnp.log(errors))[STEPS // 2]
+    np.testing.assert_allclose(half, np.where(HALVES < -1, 0.5 - 0.5 * 0.5 * 0.8, 0.5 + 0.5 * 0.5 * 0.8), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "plan", [Adaptive(STEPS), ByDifficulty(STEPS, 2), DualSpeed(STEPS)], ids=lambda p: type(p).__name__
+)
+def test_known_tokens_do_not_count(plan):
+    """Whether the easy left columns are known or the image ends there: the others follow the same times."""
+    steps = jnp.linspace(-3.0, 0.0, WIDTH)[None] + jnp.arange(HEIGHT)[:, None] / 7
+    known = _follow(plan, jnp.where(KNOWN, -jnp.inf, steps))
+    nothing = jnp.zeros((HEIGHT, WIDTH - 2, 1))
+    alone = plan.init(HEIGHT, WIDTH - 2)
+    for expected in known[1:, :, 2:]:
+        alone = eqx.filter_jit(plan.next)(*alone, Prediction(nothing, nothing, steps[:, 2:]))
+        np.testing.assert_allclose(expected, alone[1], atol=1e-6)
+
+
+def test_the_order_follows_what_is_expected_now():
+    """Patches that have started keep their turn; of the others the easiest is next, however late it became so."""
+    plan = ByDifficulty(6, 2, 0.0)
+    first = jnp.arange(6.0).reshape(2, 3).repeat(2, axis=0).repeat(2, axis=1)
+    state, t = plan.init(HEIGHT, WIDTH)
+    nothing = jnp.zeros((HEIGHT, WIDTH, 1))
+    finished = []
+    for log_error in (first, first, -first, -first, -first, -first):
+        state, s = plan.next(state, t, Prediction(nothing, nothing, log_error))
+        finished.append(int(first[(s == 0) & (t > 0)][0]))
+        t = s
+    assert finished == [0, 1, 5, 4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    "plan", [Adaptive(STEPS), ByDifficulty(STEPS, 2), DualSpeed(STEPS)], ids=lambda p: type(p).__name__
+)
+def test_a_denoiser_that_says_nothing_is_refused(plan):
+    nothing = jnp.zeros((HEIGHT, WIDTH, 1))
+    with pytest.raises(ValueError, match="give a SelfAssessingDenoiser"):
+        jax.eval_shape(lambda: plan.next(*plan.init(HEIGHT, WIDTH), Prediction(nothing, nothing)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Adaptive(0), "budget must be at least 1, got 0"),
+        (lambda: ByDifficulty(-1, 2), "budget must be at least 1, got -1"),
+        (lambda: DualSpeed(0), "budget must be at least 1, got 0"),
+        (lambda: DualSpeed(5, 0), "inner must be at least 1, got 0"),
+        (lambda: ByDifficulty(5, 0), "patch must be at least 1, got 0"),
+        (lambda: Adaptive(5, -0.1), r"strength must be in \[0, 1\], got -0.1"),
+        (lambda: Adaptive(5, float("nan")), r"strength must be finite and in \[0, 1\], got nan"),
+        (lambda: Adaptive(5, float("inf")), r"strength must be finite and in \[0, 1\], got inf"),
+        (lambda: ByDifficulty(5, 2, 1.5), r"overlap must be in \[0, 1\], got 1.5"),
+        (lambda: DualSpeed(5, 2, 2.0), r"share must be in \[0, 1\], got 2"),
+    ],
+)
+def test_bad_settings_of_adaptive_plans_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 # --- tasks ---

@@ -102,4 +102,5 @@ class SelfAssessingDenoiser(AbstractDenoiser):
         features = time_features(t)
         velocity, activations = field_network(self.denoiser).with_activations(z, features, label)
         prediction = Prediction.from_velocity(self.schedule, z, t, velocity)
-        return Prediction(prediction.data, prediction.noise, self.head(activations, features))
+        # Nothing that the head learns moves the network.
+        return Prediction(prediction.data, prediction.noise, self.head(jax.lax.stop_gradient(activations), features))

@@ -29,6 +29,9 @@ from asyncpatch.process import Prediction
 from asyncpatch.ranges import check_counts, check_share
 from asyncpatch.shapes import TimeField
 
+ROUNDING = 1e-5
+"""What a time may have lost of 1 to rounding, far below a step."""
+
 
 def _as_share(value: ArrayLike) -> Float[Array, ""]:
     return jnp.asarray(value, jnp.float32)
@@ -57,7 +60,7 @@ class Adaptive(AbstractPlan):
     def next(self, state: Int[Array, ""], t: TimeField, prediction: Prediction) -> tuple[Int[Array, ""], TimeField]:
         log_error = _log_error(prediction)
         counted = _under_way(t, log_error)
-        mean = jnp.sum(jnp.where(counted, log_error, 0.0)) / jnp.maximum(jnp.sum(counted), 1)
+        mean = jnp.sum(jnp.where(counted, log_error, 0.0)) / jnp.maximum(jnp.sum(counted, dtype=t.dtype), 1)
         lead = -self.strength * jnp.tanh((mean - log_error) / 2)
         return state + 1, jnp.minimum(t, WindowPath(lead)(_grid(self.budget)[state + 1]))
 
@@ -98,7 +101,7 @@ class ByDifficulty(AbstractPlan):
         # Known tokens have no error to be sure of, and patches that are known throughout have no turn of their own.
         unknown = total((log_error > -jnp.inf).astype(t.dtype))
         error = total(jnp.exp(log_error)) / jnp.maximum(unknown, 1)
-        started = total((t < 1).astype(t.dtype)) > 0
+        started = total((t < 1 - ROUNDING).astype(t.dtype)) > 0
         order = jnp.where(started, turns.astype(error.dtype) - len(turns), error)
         ranks = jnp.argsort(jnp.argsort(jnp.where(unknown == 0, -jnp.inf, order))).astype(jnp.int32)
         turns = jnp.maximum(ranks - jnp.sum(unknown == 0), 0)
