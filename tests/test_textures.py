@@ -132,6 +132,11 @@ def test_distances_of_patches_tell_textures_apart():
     check_tells_textures_apart(patch_distance)
 
 
+def test_no_patch_outside_of_what_is_known_is_refused():
+    with pytest.raises(ValueError, match="no patch of 8x8 pixels lies outside of the known region"):
+        patch_distance(np.zeros((9, 9, 1)), np.zeros((9, 9, 1)), np.eye(9) > 0)
+
+
 def test_a_distance_of_pixels_in_place_does_not():
     with pytest.raises(AssertionError):
         check_tells_textures_apart(lambda one, other, known: np.abs(one - other)[~known].mean())
@@ -169,6 +174,7 @@ def small(monkeypatch):
         return dataclasses.replace(whole, data=data, network=network, timesteps=AsyncPatch((1, 4)))
 
     monkeypatch.setattr(texture, "configuration", tiny)
+    monkeypatch.setattr(texture, "_vgg", lambda weights: None)
     monkeypatch.setattr(texture, "SIDES", (16, 32))
     monkeypatch.setattr(texture, "STRIDES", (8,))
     monkeypatch.setattr(texture, "DRAWS", 4)

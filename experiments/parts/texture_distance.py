@@ -23,7 +23,7 @@ from asyncpatch.tokens import pool
 
 Pixels = Float[np.ndarray | Array, "height width channel"]
 
-PATCH = 9
+PATCH = 8
 """Side of a patch: a part of a stone, or a joint with the bricks beside it."""
 
 DIRECTIONS = 256
@@ -43,10 +43,17 @@ def gram_distance(network: Vgg16Features, made: Pixels, real: Pixels, known: Boo
 
 
 def patch_distance(made: Pixels, real: Pixels, known: Bool[np.ndarray, "height width"]) -> float:
-    """The distance of the patches of two images of one size, in the units of their pixels."""
+    """The distance of the patches of two images of one size, in the units of their pixels.
+
+    Raises `ValueError` if no patch lies outside of the known region.
+    """
     directions = np.random.default_rng(0).normal(size=(DIRECTIONS, PATCH**2 * made.shape[-1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     whole = ~_patches(known[..., None]).any(axis=1)
+    if not whole.any():
+        raise ValueError(
+            f"no patch of {PATCH}x{PATCH} pixels lies outside of the known region; leave more unknown around it"
+        )
     one, other = (np.sort(_patches(np.asarray(image))[whole] @ directions.T, axis=0) for image in (made, real))
     return float(np.abs(one - other).mean())
 
