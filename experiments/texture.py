@@ -145,7 +145,7 @@ def table(found: list[dict], places: Places) -> Finding:
 
 def losses(run: Run, seed: int, sides: tuple[int, ...], draws: int) -> Finding:
     """The training loss on held-out crops of several sizes, of whole crops and of windows, on equal noise."""
-    window, lines = run.image_shape[0], []
+    window = run.image_shape[0]
     ways: dict[str, AbstractDenoiser] = {"whole": run.denoiser}
     ways |= {f"windows, stride {s}": Windowed(run.denoiser, window, s) for s in STRIDES if s <= window}
     loss = eqx.filter_jit(eqx.filter_vmap(run.experiment.image_loss, in_axes=(None, 0, 0, 0)))
@@ -218,8 +218,8 @@ def main(
     findings = [table(found, places), losses(run, seed, SIDES, DRAWS)]
     said = (
         f"A network of {sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(run.denoiser, eqx.is_array))):,} numbers "
-        f"after {run.step:,} steps of {experiment.data.batch_size} crops. Columns of the picture: the exemplar, "
-        f"{', '.join(SHOWN)}, and the real surroundings."
+        f"after {run.step:,} steps of {experiment.data.batch_size} crops. Columns of the picture: the exemplar; "
+        f"{'; '.join(name for name in SHOWN if name in WAYS)}; and the real surroundings."
     )
     page = folder / "table.md"
     page.write_text("\n\n".join(["# Texture", said, *map(finding_markdown, findings)]) + "\n", encoding="utf-8")
