@@ -3,8 +3,9 @@
     python -m experiments.front_page              # half a minute; writes docs/pictures
 
 `four_ways.png` shows one image of each way of sampling: the time field as it falls, and below it the network's estimate
-of the image at that moment. `generation.png`, `autoregression.png`, `inpainting.png` and `outpainting.png` are sheets
-of images, and `pictures.json` says what they were drawn from.
+of the image at that moment. `generation.png`, `autoregression.png`, `inpainting.png`, `outpainting.png` and
+`image_to_image.png` are sheets of images, the `.webp` of the same name shows how the first of them came about, and
+`pictures.json` says what they were drawn from.
 """
 
 import json
@@ -21,6 +22,7 @@ import numpy as np
 
 from asyncpatch import pictures
 from asyncpatch.config import register, to_json
+from asyncpatch.plans import Task, synchronous, with_strength
 from asyncpatch.runs import Run, SamplingConfig, as_numpy, four_tasks, open_run, run_task
 from experiments.parts.command import run_command
 from experiments.parts.drawing import draw_tasks
@@ -81,7 +83,10 @@ def front_page(
     four_ways(opened, sampling, output / "four_ways.png")
     index = jnp.arange(count) % len(opened.examples.label)
     image, label = opened.examples.image[index], opened.examples.label[index]
-    tasks = four_tasks(sampling, *opened.image_shape[:2])
+    height, width, _ = opened.image_shape
+    tasks = four_tasks(sampling, height, width)
+    strength = jnp.broadcast_to(jnp.linspace(0.0, 1.0, width), (height, width))
+    tasks["image_to_image"] = Task(with_strength(synchronous(sampling.steps, height, width), strength))
     draw_tasks(output, opened.denoiser, tasks, sampling, image, label, label)
     for strip in output.glob("*_times.png"):
         strip.unlink()  # `four_ways.png` shows them

@@ -9,16 +9,16 @@ field, the loss curve, config and numbers, and a page, `index.html`, that shows 
 from pathlib import Path
 
 from asyncpatch.data import Digits
-from asyncpatch.runs import SamplingConfig, configure
+from asyncpatch.runs import SamplingConfig, configure, recipe
 from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import OptimizerConfig, RunConfig
+from asyncpatch.train import RunConfig
 from experiments.parts.command import run_command
 from experiments.parts.show import train_and_show
 
 
 def quickstart(
     folder: Path = Path("runs/quickstart"),
-    steps: int = 700,
+    steps: int = recipe("digits").run.steps,
     sampling: SamplingConfig = SamplingConfig(patch=2),
     seed: int = 0,
 ) -> Path:
@@ -30,14 +30,7 @@ def quickstart(
         sampling: how samples are drawn.
         seed: of weights, batches and noise.
     """
-    experiment = configure(
-        Digits(),
-        "digits",
-        AsyncPatch((1, 2, 4, 8)),
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
-        ema_decay=0.99,
-        seed=seed,
-    )
+    experiment = configure(Digits(), "digits", AsyncPatch((1, 2, 4, 8)), seed=seed)
     third = max(1, steps // 3)
     print(f"Training {steps} steps on 8x8 digits; the first step takes a while to compile.", flush=True)
     return train_and_show(

@@ -82,7 +82,7 @@ def test_every_command_runs_by_the_shared_helper(name):
     ("line", "status", "said"),
     [
         ("train FOLDER --nonsense", 2, "nonsense"),
-        ("train FOLDER --optimizer.eps inf", 2, "eps must be finite and above 0"),
+        ("train FOLDER --preset miniature --optimizer.eps inf", 2, "eps must be finite and above 0"),
         ("train FOLDER weighting:si-d2 --weighting.bias 1000", 2, "bias must be between -30 and 30"),
         ("train FOLDER --sampling.eta 2", 2, "eta must be in [0, 1]"),
         ("train FOLDER --sampling.patch 64", 1, "error: a patch of 64x64 is larger than the grid of 8x8"),

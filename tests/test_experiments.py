@@ -1,6 +1,7 @@
 """The experiments, run small: what they leave behind, and what they refuse."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,17 +10,18 @@ from PIL import Image as Pillow
 
 from asyncpatch.config import from_json, to_json
 from asyncpatch.data import Digits, PadTo, to_float
-from asyncpatch.pictures import colour_time, strip
+from asyncpatch.pictures import HELD, animate, colour_time, moments, strip
 from asyncpatch.runs import SamplingConfig, configure, four_tasks, open_batches, open_run, run_task
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import BY_TIME
 from experiments import sample as sample_script
 from experiments.export import export
 from experiments.front_page import front_page
+from experiments.parts.asked import Own
 from experiments.parts.drawing import choose_labels
 from experiments.parts.laws import LAWS
 from experiments.parts.loss_curve import loss_curve
-from experiments.parts.own_images import read_image, read_mask
+from experiments.parts.own_images import read_image, read_mask, read_strength
 from experiments.quickstart import quickstart
 
 FEW = SamplingConfig(steps=4, patch=2)
@@ -36,6 +38,8 @@ def report(tmp_path_factory):
 def test_quickstart_leaves_pictures_numbers_config_and_page(report):
     page = (report / "index.html").read_text()
     for task in TASKS:
+        with Pillow.open(report / f"{task}.webp") as moving:
+            assert moving.n_frames == FEW.steps + 1
         for name in (f"{task}.png", f"{task}_times.png"):
             with Pillow.open(report / name) as picture:
                 assert min(picture.size) > 50
@@ -100,14 +104,67 @@ def test_user_image_and_mask_are_inpainted(report, tmp_path):
         str(report.parent),
         tmp_path / "out",
         sampling=FEW,
-        image=tmp_path / "image.png",
-        mask=tmp_path / "mask.png",
+        own=Own(tmp_path / "image.png", tmp_path / "mask.png"),
         labels=(3, -1),
         count=4,
     )
     record = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert record["tasks"]["inpainting"]["labels"] == [3, -1, 3, -1]
     assert (tmp_path / "out" / "inpainting.png").exists()
+
+
+def test_image_is_changed_by_a_map_of_strengths(report, tmp_path):
+    """Black keeps the file's pixels to the bit; the others are changed, and no class is asked for."""
+    image = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    strength = np.zeros((8, 8), np.uint8)
+    strength[:, 4:], strength[:, 6:] = 128, 255
+    Pillow.fromarray(image).save(tmp_path / "image.png")
+    Pillow.fromarray(strength).save(tmp_path / "strength.png")
+    own = Own(tmp_path / "image.png", strength=tmp_path / "strength.png")
+    sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, own=own, count=2)
+    made = [np.asarray(Pillow.open(tmp_path / "out" / "image_to_image" / f"{i}.png")) for i in range(2)]
+    for one in made:
+        assert np.array_equal(one[:, :4], image[:, :4])
+        assert (one[:, 4:] != image[:, 4:]).mean() > 0.9
+    assert not np.array_equal(*made)
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())["tasks"]["image_to_image"]
+    assert record["labels"] == [-1, -1]
+    with Pillow.open(tmp_path / "out" / record["moving"]) as moving:
+        assert moving.n_frames == FEW.steps + 1
+
+
+def test_map_of_strengths_goes_the_way_of_the_data(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Pillow.fromarray(values).save(tmp_path / "strength.png")
+    strength = read_strength(tmp_path / "strength.png", 32, 32, PAD)
+    np.testing.assert_allclose(strength[2:30, 2:30], values / 255, atol=1e-6)
+    assert (strength[np.pad(np.zeros((28, 28), bool), 2, constant_values=True)] == 0).all()
+    with pytest.raises(ValueError, match=r"is 28x28 .*; a map of strengths has the size of its image"):
+        read_strength(tmp_path / "strength.png", 8, 8)
+
+
+def test_moments_show_several_images_beside_each_other():
+    times, noisy, data = (np.full((3, 2, 4, 4, 1), value) for value in (0.5, -1.0, 1.0))
+    frames = moments(times[..., 0], noisy, data, np.zeros((3, 4, 4, 1)))
+    assert len(frames) == 3
+    assert all(frame.shape == (3 * 6 + 2, 3 * 6 + 2, 3) for frame in frames)
+    assert (frames[0][8:12, 2:6] == 0).all()
+    assert (frames[0][14:18, 2:6] == 255).all()
+    assert (frames[2][8:12, 2:6] == frames[2][14:18, 2:6]).all(), "both end with the image"
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_animations_are_endless_and_keep_their_end_longest(suffix, tmp_path):
+    frames = [np.full((4, 4, 3), shade, np.uint8) for shade in (0, 100, 255)]
+    with Pillow.open(animate(frames, tmp_path / f"a{suffix}", target_width=8)) as moving:
+        assert (moving.n_frames, moving.size, moving.info["loop"]) == (3, (8, 8), 0)
+        durations = []
+        for at, shade in enumerate((0, 100, 255)):
+            moving.seek(at)
+            moving.load()
+            durations.append(moving.info["duration"])
+            assert (np.asarray(moving.convert("RGB")) == shade).all()
+    assert durations[-1] == HELD * durations[0]
 
 
 def test_export_writes_a_run_with_examples_and_names(report, tmp_path):
@@ -128,7 +185,7 @@ def test_pictures_of_the_front_page_are_drawn(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "four_ways.png",
         "pictures.json",
-        *(f"{t}.png" for t in TASKS),
+        *(f"{task}.{kind}" for task in (*TASKS, "image_to_image") for kind in ("png", "webp")),
     }
     said = json.loads((tmp_path / "pictures.json").read_text())
     assert said["sampling"]["steps"] == 8
@@ -146,8 +203,7 @@ def test_one_image_of_ones_own_has_no_class_and_a_sheet_and_a_file_of_one(report
             str(report.parent),
             tmp_path / "out",
             sampling=FEW,
-            image=tmp_path / "image.png",
-            mask=tmp_path / "mask.png",
+            own=Own(tmp_path / "image.png", tmp_path / "mask.png"),
             count=count,
         )
         record = json.loads((tmp_path / "out" / "samples.json").read_text())["tasks"]["inpainting"]
@@ -172,14 +228,37 @@ def test_every_task_writes_every_image_and_its_class(report, tmp_path):
             assert picture.size == (8, 8)
 
 
-def test_fit_needs_an_image(report, tmp_path):
-    with pytest.raises(ValueError, match="--fit is for an image of yours"):
-        sample_script.main(str(report.parent), tmp_path / "out", fit="crop")
+ONE_THING = [
+    ({"image": "a.png"}, "--mask for inpainting, --strength for image to image, or --canvas"),
+    ({"image": "a.png", "mask": "m.png", "strength": 0.5}, "an image comes with one thing to do with it"),
+    ({"image": "a.png", "exemplar": "b.png", "canvas": (16, 16)}, "an image comes with one thing to do with it"),
+    ({"exemplar": "a.png"}, "goes onto a canvas, and nothing else"),
+    ({"exemplar": "a.png", "canvas": (16, 16), "mask": "m.png"}, "goes onto a canvas, and nothing else"),
+    ({"strength": 0.5}, "are for an image of yours"),
+    ({"fit": "crop"}, "are for an image of yours"),
+    ({"image": "a.png", "canvas": (16, 16), "fit": "crop"}, "keeps its size; leave --fit out"),
+]
 
 
-def test_half_of_an_image_and_mask_is_refused(report, tmp_path):
-    with pytest.raises(ValueError, match="come together"):
-        sample_script.main(str(report.parent), tmp_path / "out", image=tmp_path / "image.png")
+@pytest.mark.parametrize(("what", "message"), ONE_THING, ids=[" ".join(what) for what, _ in ONE_THING])
+def test_an_image_comes_with_one_thing_to_do(what, message):
+    with pytest.raises(ValueError, match=message):
+        Own(**{name: Path(value) if str(value).endswith("png") else value for name, value in what.items()})
+
+
+@pytest.mark.parametrize("kind", ["image", "exemplar"])
+def test_canvas_around_an_image_keeps_it_to_the_bit(report, tmp_path, kind):
+    image = np.random.default_rng(0).integers(0, 256, (6, 5), np.uint8)
+    Pillow.fromarray(image).save(tmp_path / "a.png")
+    own = Own(**{kind: tmp_path / "a.png"}, canvas=(12, 16))
+    sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, own=own, count=1)
+    name = {"image": "outpainting", "exemplar": "texture"}[kind]
+    made = np.asarray(Pillow.open(tmp_path / "out" / name / "0.png"))
+    assert made.shape == (12, 16)
+    assert np.array_equal(made[3:9, 5:10], image)
+    small = Own(**{kind: tmp_path / "a.png"}, canvas=(4, 16))
+    with pytest.raises(ValueError, match="of 6x5 is larger than its canvas of 4x16"):
+        sample_script.main(str(report.parent), tmp_path / "out", sampling=FEW, own=small, count=1)
 
 
 def test_white_is_known_and_grey_is_refused(tmp_path):

@@ -14,48 +14,42 @@ import jax.random as jr
 import jaxtyping
 import numpy as np
 import pytest
+from gaussian_truth import (
+    COVARIANCE,
+    FLOW,
+    MEAN,
+    SIDE,
+    SIZE,
+    Echo,
+    check_slope,
+    error,
+    exact_flow,
+    gaussian,
+    run,
+    start,
+)
 from jaxtyping import Array, Float
-from scipy.integrate import solve_ivp
 from scipy.linalg import sqrtm
 from scipy.stats import chi2, ncx2, norm
 
 from asyncpatch.guidance import ClassifierFree
-from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear, RectifiedFlow
+from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, LogLinear
 from asyncpatch.paths import StagedPath, SynchronousPath, Window, random_order, raster
 from asyncpatch.plans import AbstractPlan, FixedPlan, Task, from_path, staged, synchronous, with_strength
-from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, GaussianDenoiser, OnSchedule, Prediction, posterior
-from asyncpatch.sampling import DDIM, AbstractStepRule, StochasticCoefficient, sample, sample_with_history
+from asyncpatch.process import AbstractDenoiser, FiniteDenoiser, OnSchedule, Prediction, posterior
+from asyncpatch.sampling import (
+    DDIM,
+    AbstractStepRule,
+    Heun,
+    Multistep,
+    StochasticCoefficient,
+    sample,
+    sample_with_history,
+)
 from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 
-SIDE, SIZE = 8, 64
-FLOW = RectifiedFlow()
-PIXELS = np.stack(np.mgrid[:SIDE, :SIDE], axis=-1).reshape(SIZE, 2)
-DISTANCE = np.linalg.norm(PIXELS[:, None] - PIXELS[None], axis=-1)
-COVARIANCE = 0.9 * np.exp(-DISTANCE / 1.5) + 0.1 * np.eye(SIZE)
-MEAN = np.random.default_rng(0).normal(size=SIZE) / 2
 KNOWN = np.zeros((SIDE, SIDE), bool)
 KNOWN[1:5, 2:7] = True
-
-
-def _denoiser(covariance: np.ndarray = COVARIANCE) -> GaussianDenoiser:
-    mean = jnp.asarray(MEAN.reshape(SIDE, SIDE, 1), jnp.float32)
-    return GaussianDenoiser(mean, jnp.asarray(covariance, jnp.float32), FLOW)
-
-
-def _run(denoiser, plan, rule, *, batch=4, seed=0, image=None, known=None, trail=0.0, **options):
-    image = jnp.zeros((batch, SIDE, SIDE, 1)) if image is None else image
-    label = jnp.full(image.shape[0], NULL_LABEL, jnp.int32)
-    return sample(jr.key(seed), denoiser, Task(plan, known, trail), image, label, rule, **options)
-
-
-class _Echo(AbstractDenoiser):
-    """Takes what it sees for the clean image, so that one step to 0 gives back where generation started."""
-
-    schedule = FLOW
-    num_classes = None
-
-    def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
-        return Prediction(z, jnp.zeros_like(z))
 
 
 # --- the law of the images ---
@@ -103,7 +97,7 @@ def check_gaussian(images: np.ndarray, mean: np.ndarray, covariance: np.ndarray)
     ids=["synchronous", "synchronous, eta 1", "raster", "random order", "window", "window, c 1/4"],
 )
 def test_every_plan_generates_the_data_law(plan, rule):
-    images = np.asarray(_run(_denoiser(), plan, rule, batch=IMAGES), np.float64)
+    images = np.asarray(run(gaussian(), plan, rule, batch=IMAGES), np.float64)
     check_gaussian(images.reshape(IMAGES, SIZE), MEAN, COVARIANCE)
 
 
@@ -112,7 +106,7 @@ def test_every_plan_generates_the_data_law(plan, rule):
 def test_inpainting_is_conditioning(plan, known):
     truth = np.random.default_rng(1).multivariate_normal(MEAN, COVARIANCE).astype(np.float32)
     image = jnp.broadcast_to(truth.reshape(1, SIDE, SIDE, 1), (IMAGES, SIDE, SIDE, 1))
-    images = np.asarray(_run(_denoiser(), plan, DDIM(0.0), image=image, known=jnp.asarray(known)))
+    images = np.asarray(run(gaussian(), plan, DDIM(0.0), image=image, known=jnp.asarray(known)))
     images, known = images.reshape(IMAGES, SIZE), known.reshape(-1)
     assert (images[:, known] == truth[known]).all(), "known pixels must come out equal to the bit"
     gain = np.linalg.solve(COVARIANCE[np.ix_(known, known)], COVARIANCE[np.ix_(known, ~known)]).T
@@ -122,7 +116,7 @@ def test_inpainting_is_conditioning(plan, known):
 
 
 def test_law_rejects_a_denoiser_without_correlations():
-    images = np.asarray(_run(_denoiser(np.eye(SIZE)), SYNCHRONOUS, DDIM(0.0), batch=IMAGES), np.float64)
+    images = np.asarray(run(gaussian(np.eye(SIZE)), SYNCHRONOUS, DDIM(0.0), batch=IMAGES), np.float64)
     with pytest.raises(AssertionError):
         check_gaussian(images.reshape(IMAGES, SIZE), MEAN, COVARIANCE)
 
@@ -131,7 +125,7 @@ POINTS = jr.normal(jr.key(0), (3, SIDE, SIDE, 1))
 
 
 def check_generates_the_points(denoiser: AbstractDenoiser, eta: float = 0.0) -> None:
-    images = _run(denoiser, synchronous(50, SIDE, SIDE), DDIM(eta), batch=16)
+    images = run(denoiser, synchronous(50, SIDE, SIDE), DDIM(eta), batch=16)
     nearest = jnp.abs(images[:, None] - POINTS[None]).max(axis=(2, 3, 4))
     # Schedules with finite ends leave noise of deviation 5e-5 in the image.
     assert (nearest.min(axis=1) < 3e-4).all()
@@ -176,8 +170,10 @@ RULES = {
     "coefficient 0": StochasticCoefficient(0.0),
     "coefficient 1/4": StochasticCoefficient(0.25),
     "coefficient 1": StochasticCoefficient(1.0),
+    "multistep": Multistep(),
+    "Heun": Heun(),
 }
-ORDER = {"DDIM, eta 0": 1, "coefficient 0": 1}
+ORDER = {"DDIM, eta 0": 1, "coefficient 0": 1, "multistep": 2, "Heun": 2}
 
 
 def _step(rule, schedule, t, s, seed=0):
@@ -203,45 +199,30 @@ def check_reaches_the_data_estimate_at_zero(rule: AbstractStepRule) -> None:
         np.testing.assert_allclose(moved, prediction.data, atol=1e-6)
 
 
+COUNTS = [16, 32, 64]
+PATHS = {
+    "synchronous": (SynchronousPath(SIDE, SIDE), []),
+    "window": (WINDOW, [0.5]),
+    "raster": (StagedPath(raster(SIDE, SIDE, 4), jnp.asarray(0.8)), [k / 8 for k in range(7, 0, -1)]),
+}
+"""Paths, and where between 1 and 0 they have kinks, which are grid points for all counts."""
+
+
+@functools.cache
+def _exact(name: str) -> np.ndarray:
+    path, kinks = PATHS[name]
+    return exact_flow(jnp.stack([path(jnp.asarray(r)) for r in (1.0, *kinks, 0.0)]), start())
+
+
 def check_order_of_convergence(rule: AbstractStepRule, order: int = 1) -> None:
-    """Slope of log error over log steps, against the exact flow of the Gaussian, along two paths."""
-    counts = [16, 32, 64]
-    for path, flow in ((SynchronousPath(SIDE, SIDE), _synchronous_flow), (WINDOW, _window_flow)):
-        exact = flow().reshape(-1, SIDE, SIDE, 1)
-        errors = [np.abs(_run(_denoiser(), from_path(path, count), rule) - exact).max() for count in counts]
-        slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
-        assert abs(slope + order) < 0.15
-        assert errors[-1] < 0.1
+    """Slope of log error over log steps, against the exact flow of the Gaussian, along three paths."""
+    for name, (path, _) in PATHS.items():
+        check_slope(COUNTS, [error(from_path(path, count), rule, _exact(name)) for count in COUNTS], order)
 
 
-def _start() -> np.ndarray:
-    """The noise that every run with the same key starts from, read off by an echo."""
-    return np.asarray(_run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0)), np.float64).reshape(-1, SIZE)
-
-
-@functools.cache
-def _synchronous_flow() -> np.ndarray:
-    """All covariances along the way commute, so the flow maps unit noise by the symmetric root of the covariance."""
-    return MEAN + _start() @ sqrtm(COVARIANCE)
-
-
-@functools.cache
-def _window_flow() -> np.ndarray:
-    """`dz/dr = t'(r) (E[eps|z] - E[x|z])` from r = 1 to 0 in float64, in two pieces, for the path has a kink."""
-    lead = np.asarray(WINDOW.lead, np.float64).reshape(-1)
-    start = _start()
-
-    def velocity(r, z, slope):
-        t = r + min(r, 1 - r) * lead
-        alpha, sigma = 1 - t, t
-        gap = z.reshape(start.shape) - alpha * MEAN
-        whitened = np.linalg.solve(alpha[:, None] * COVARIANCE * alpha + np.diag(sigma**2), gap.T).T
-        return (slope * (sigma * whitened - MEAN - (alpha * whitened) @ COVARIANCE)).reshape(-1)
-
-    z = start.reshape(-1)
-    for span, slope in (((1.0, 0.5), 1 - lead), ((0.5, 0.0), 1 + lead)):
-        z = solve_ivp(velocity, span, z, args=(slope,), rtol=1e-6, atol=1e-8).y[:, -1]
-    return z.reshape(start.shape)
+def test_the_exact_flow_is_a_closed_form_where_there_is_one():
+    """On the diagonal all covariances commute, so the flow maps unit noise by the symmetric root of the covariance."""
+    np.testing.assert_allclose(_exact("synchronous"), MEAN + start() @ sqrtm(COVARIANCE), atol=1e-4)
 
 
 @pytest.mark.parametrize("law", [check_keeps_the_bits_of_tokens_that_stay, check_reaches_the_data_estimate_at_zero])
@@ -318,8 +299,8 @@ def test_soft_strengths_start_from_the_noised_image():
     image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
     strength = jnp.zeros((SIDE, SIDE)).at[2:].set(0.25).at[5:].set(1.0)
     plan = FixedPlan(jnp.stack([strength, jnp.zeros_like(strength)]))
-    start = _run(_Echo(), plan, DDIM(0.0), image=image)
-    noise = _run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0), image=image)
+    start = run(Echo(), plan, DDIM(0.0), image=image)
+    noise = run(Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0), image=image)
     assert (start[:, :2] == image[:, :2]).all()
     np.testing.assert_allclose(start[:, 2:5], 0.75 * image[:, 2:5] + 0.25 * noise[:, 2:5], atol=1e-6)
     assert (start[:, 5:] == noise[:, 5:]).all()
@@ -368,7 +349,7 @@ def test_one_compiled_program_serves_tasks_weights_rules_and_labels():
             return self.inner(z, t, label)
 
     def run(task, weight, eta, label, image, covariance):
-        denoiser = ClassifierFree(Counted(_denoiser(covariance)), weight)
+        denoiser = ClassifierFree(Counted(gaussian(covariance)), weight)
         labels = jnp.full(4, label, jnp.int32)
         return sample(jr.key(0), denoiser, task, image, labels, DDIM(eta))
 
@@ -396,15 +377,15 @@ def test_a_region_per_image_is_every_region_alone(trail):
     image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
     known = jr.bernoulli(jr.key(6), shape=(4, SIDE, SIDE))
     plan, rule = staged(raster(SIDE, SIDE, 2), 20), DDIM(0.5)
-    images = _run(_denoiser(), plan, rule, image=image, known=known, trail=trail)
+    images = run(gaussian(), plan, rule, image=image, known=known, trail=trail)
     assert (images == image)[known].all()
     assert (images != image)[~known].all()
     for number, region in enumerate(known):
-        alone = _run(_denoiser(), plan, rule, image=image, known=region, trail=trail)
+        alone = run(gaussian(), plan, rule, image=image, known=region, trail=trail)
         assert (images[number] == alone[number]).all()
         assert (images[number - 1] != alone[number - 1]).any()
-    nothing = _run(_denoiser(), plan, rule, image=image)
-    assert (nothing == _run(_denoiser(), plan, rule, image=image, known=known & False, trail=trail)).all()
+    nothing = run(gaussian(), plan, rule, image=image)
+    assert (nothing == run(gaussian(), plan, rule, image=image, known=known & False, trail=trail)).all()
     assert (nothing != images).any(axis=(1, 2, 3)).all()
 
 
@@ -415,9 +396,9 @@ def test_a_plan_per_image_follows_the_vocabulary_of_vmap():
     plans = jax.vmap(lambda groups: from_path(StagedPath(groups, jnp.asarray(0.5)), 20))(orders)
     regions = jr.bernoulli(jr.key(6), shape=(4, SIDE, SIDE))
     for known, trail in ((None, 0.0), (jnp.asarray(KNOWN), 0.0), (regions, 0.5)):
-        images = _run(_denoiser(), plans, rule, image=image, known=known, trail=trail, plan_axes=0)
+        images = run(gaussian(), plans, rule, image=image, known=known, trail=trail, plan_axes=0)
         for number, times in enumerate(plans.times):
-            alone = _run(_denoiser(), FixedPlan(times), rule, image=image, known=known, trail=trail)
+            alone = run(gaussian(), FixedPlan(times), rule, image=image, known=known, trail=trail)
             np.testing.assert_allclose(images[number], alone[number], atol=1e-4)
             assert jnp.abs(images[number - 1] - alone[number - 1]).max() > 1e-2
         if known is not None:
@@ -432,7 +413,7 @@ def test_hidden_pixels_are_not_read():
     known = jnp.asarray(KNOWN)
     for trail in (0.0, 0.5):
         both = jnp.where(known[None, ..., None], image, other)
-        one, two = (_run(_denoiser(), WINDOW_PLAN, DDIM(0.5), image=i, known=known, trail=trail) for i in (image, both))
+        one, two = (run(gaussian(), WINDOW_PLAN, DDIM(0.5), image=i, known=known, trail=trail) for i in (image, both))
         assert (one == two).all()
 
 
@@ -460,16 +441,16 @@ def test_a_plan_may_look_at_predictions(plan_axes):
     plan = _ByPrediction(rates[0], 20) if plan_axes is None else jax.vmap(lambda rate: _ByPrediction(rate, 20))(rates)
     image, label = jnp.zeros((4, SIDE, SIDE, 1)), jnp.full(4, NULL_LABEL, jnp.int32)
     images, history = sample_with_history(
-        jr.key(0), _denoiser(), Task(plan), image, label, DDIM(0.0), frames=20, plan_axes=plan_axes
+        jr.key(0), gaussian(), Task(plan), image, label, DDIM(0.0), frames=20, plan_axes=plan_axes
     )
     assert (history.times[0] != history.times[1]).any()
-    np.testing.assert_allclose(images, _run(_denoiser(), plan, DDIM(0.0), plan_axes=plan_axes), atol=1e-4)
+    np.testing.assert_allclose(images, run(gaussian(), plan, DDIM(0.0), plan_axes=plan_axes), atol=1e-4)
 
 
 def test_history_shows_evenly_spaced_steps_of_the_same_images():
     plan, image, label = from_path(WINDOW, 20), jnp.zeros((4, SIDE, SIDE, 1)), jnp.full(4, NULL_LABEL, jnp.int32)
-    images, history = sample_with_history(jr.key(0), _denoiser(), Task(plan), image, label, DDIM(0.5), frames=5)
-    np.testing.assert_allclose(images, _run(_denoiser(), plan, DDIM(0.5)), atol=1e-4)
+    images, history = sample_with_history(jr.key(0), gaussian(), Task(plan), image, label, DDIM(0.5), frames=5)
+    np.testing.assert_allclose(images, run(gaussian(), plan, DDIM(0.5)), atol=1e-4)
     for image in range(4):
         assert (history.times[image] == plan.times[jnp.array([0, 5, 10, 14, 19])]).all()
     # At all-noise the best guess is the mean; at the last step the guess is the image, but for its last noise.
@@ -482,8 +463,8 @@ def test_history_shows_what_the_denoiser_was_shown():
     known = jnp.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 == 0
     image, label = jnp.full((4, SIDE, SIDE, 1), 0.5), jnp.full(4, NULL_LABEL, jnp.int32)
     task = Task(from_path(WINDOW, 6), known)
-    _, history = sample_with_history(jr.key(0), _denoiser(), task, image, label, DDIM(0.5), frames=6)
-    again = jax.vmap(jax.vmap(lambda z, t: _denoiser()(z, t, jnp.asarray(NULL_LABEL)).data))
+    _, history = sample_with_history(jr.key(0), gaussian(), task, image, label, DDIM(0.5), frames=6)
+    again = jax.vmap(jax.vmap(lambda z, t: gaussian()(z, t, jnp.asarray(NULL_LABEL)).data))
     made = again(history.noisy, history.times)
     np.testing.assert_allclose(made[:, :, ~known], history.data[:, :, ~known], atol=1e-4)
     assert np.all(np.asarray(history.noisy)[:, :, np.asarray(known)] == 0.5)
@@ -491,7 +472,7 @@ def test_history_shows_what_the_denoiser_was_shown():
 
 
 def test_same_key_same_images_and_every_image_its_own_noise():
-    once, again, other = (_run(_denoiser(), synchronous(20, SIDE, SIDE), DDIM(0.5), seed=seed) for seed in (0, 0, 1))
+    once, again, other = (run(gaussian(), synchronous(20, SIDE, SIDE), DDIM(0.5), seed=seed) for seed in (0, 0, 1))
     assert (once == again).all()
     assert (once != other).all()
     assert (once[0] != once[1]).all()
@@ -580,7 +561,7 @@ def test_bad_input_is_refused_before_any_compute(draw, changed, error, message):
 def test_a_plan_from_outside_may_be_used_under_jit():
     def draw(label):
         image, plan = GOOD["image"], GOOD["plan"]
-        return sample(jr.key(0), _Echo(), Task(plan, GOOD["known"]), image, label, DDIM(0.0))
+        return sample(jr.key(0), Echo(), Task(plan, GOOD["known"]), image, label, DDIM(0.0))
 
     np.testing.assert_allclose(jax.jit(draw)(GOOD["label"]), draw(GOOD["label"]), atol=1e-6)
 
@@ -589,7 +570,7 @@ def test_a_plan_from_outside_may_be_used_under_jit():
 def test_history_has_no_more_frames_than_steps(frames):
     with pytest.raises(ValueError, match=f"a plan of 2 steps has no {frames} frames; ask for 1 to 2"):
         sample_with_history(
-            jr.key(0), _Echo(), Task(GOOD["plan"]), GOOD["image"], GOOD["label"], DDIM(0.0), frames=frames
+            jr.key(0), Echo(), Task(GOOD["plan"]), GOOD["image"], GOOD["label"], DDIM(0.0), frames=frames
         )
 
 

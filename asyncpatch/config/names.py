@@ -16,6 +16,7 @@ PACKAGE = {
     # what a run is made of
     "Experiment": "asyncpatch.runs.experiment.Experiment",
     "DataConfig": "asyncpatch.runs.experiment.DataConfig",
+    "DifficultyExperiment": "asyncpatch.runs.difficulty.DifficultyExperiment",
     # trainer
     "OptimizerConfig": "asyncpatch.train.optimizers.OptimizerConfig",
     "MuonConfig": "asyncpatch.train.optimizers.MuonConfig",

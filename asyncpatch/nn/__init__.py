@@ -1,10 +1,15 @@
-"""Networks: the UNet with spatial FiLM, the transformer with a time for every token, their presets, the denoiser."""
+"""Networks: the UNet with spatial FiLM, the transformer with a time for every token, their presets, the denoiser, how
+wrong it expects to be."""
 
 from asyncpatch.nn.base import AbstractFieldNetwork as AbstractFieldNetwork
 from asyncpatch.nn.base import AbstractNetwork as AbstractNetwork
 from asyncpatch.nn.base import AbstractNetworkConfig as AbstractNetworkConfig
 from asyncpatch.nn.denoiser import DroppingDenoiser as DroppingDenoiser
 from asyncpatch.nn.denoiser import NetworkDenoiser as NetworkDenoiser
+from asyncpatch.nn.difficulty import DifficultyHead as DifficultyHead
+from asyncpatch.nn.difficulty import SelfAssessingDenoiser as SelfAssessingDenoiser
+from asyncpatch.nn.difficulty import field_network as field_network
+from asyncpatch.nn.difficulty import fingerprint as fingerprint
 from asyncpatch.nn.inpainter import SupervisedInpainter as SupervisedInpainter
 from asyncpatch.nn.inpainter import SupervisedInpainterConfig as SupervisedInpainterConfig
 from asyncpatch.nn.inpainter import supervised_inpainter as supervised_inpainter

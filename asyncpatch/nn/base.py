@@ -1,8 +1,8 @@
 """What a network is to the rest of the package: its config, and a velocity from an image, time features and a label.
 
 A network is written for one image and returns a raw velocity; `asyncpatch.nn.denoiser` makes it a denoiser. It
-starts at zero velocity. Everything that networks of a time field share is here: the checks, the working type and the
-label.
+starts at zero velocity. Everything that networks of a time field share is here: the checks, the working type, the
+label, and the last layer, whose input others may look at (`asyncpatch.nn.difficulty`).
 """
 
 import abc
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.nn.layers import time_features
+from asyncpatch.nn.layers import Conv, time_features
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.shapes import Image, Label, TimeField
 
@@ -89,22 +89,27 @@ class AbstractNetwork(eqx.Module):
 class AbstractFieldNetwork(AbstractNetwork):
     """A network that takes every token's time to heart.
 
-    To write one more: a config that builds it, `labels` with one row a class and a last one for `NULL_LABEL`, and
-    `velocity`, whose every output depends on every token and every time, also on which pixel of a patch has which
-    time. Its last layer starts at zero. Enrol a small config in `CONFIGS` of `tests/test_nn.py`.
+    To write one more: a config that builds it, `labels` with one row a class and a last one for `NULL_LABEL`, a `last`
+    layer that starts at zero, and the `activations` that it reads, all of which depend on every token and every time,
+    also on which pixel of a patch has which time. Enrol a small config in `CONFIGS` of `tests/test_nn.py`.
     """
 
     labels: eqx.AbstractVar[Float[Array, "rows embedding"]]
 
+    @property
     @abc.abstractmethod
-    def velocity(
+    def last(self) -> Conv:
+        """The layer that makes the velocity of every pixel."""
+
+    @abc.abstractmethod
+    def activations(
         self,
         z: Image,
         features: Float[Array, "rows cols features"],
         embedding: Float[Array, " embedding"],
         key: PRNGKeyArray | None,
-    ) -> Image:
-        """The velocity in the working type, from what `from_features` has checked and cast."""
+    ) -> Float[Array, "height width hidden"]:
+        """What the last layer reads, in the working type, from what `with_activations` has checked and cast."""
 
     def __call__(self, z: Image, t: TimeField, label: Label, key: PRNGKeyArray | None = None) -> Image:
         return self.from_features(z, time_features(t), label, key)
@@ -117,10 +122,21 @@ class AbstractFieldNetwork(AbstractNetwork):
         key: PRNGKeyArray | None = None,
     ) -> Image:
         """The velocity from time features of every pixel, or of one row and column: one time for the image."""
+        return self.with_activations(z, features, label, key)[0]
+
+    def with_activations(
+        self,
+        z: Image,
+        features: Float[Array, "rows cols features"],
+        label: Label,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Image, Float[Array, "height width hidden"]]:
+        """The same, and beside it what the last layer read."""
         self.config.check_image(*z.shape)
         dtype = jnp.dtype(self.config.compute_dtype)
         net, z, features = jax.tree.map(
             lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, (self, z, features)
         )
         embedding = jax.nn.silu(net.labels[jnp.where(label < 0, self.config.num_classes, label)])
-        return net.velocity(z, features, embedding, key).astype(jnp.float32)
+        hidden = net.activations(z, features, embedding, key)
+        return net.last(hidden).astype(jnp.float32), hidden.astype(jnp.float32)

@@ -36,9 +36,9 @@ class PixelEnds(eqx.Module):
         """What the body works on, and what `leave` needs."""
         return self.stem(z), None
 
-    def leave(self, x, aside, features, embedding) -> Image:
-        """The velocity."""
-        return self.head(jax.nn.silu(self.norm(x)))
+    def leave(self, x, aside, features, embedding) -> Float[Array, "height width hidden"]:
+        """What `head` makes the velocity of."""
+        return jax.nn.silu(self.norm(x))
 
 
 class PatchEnds(eqx.Module):
@@ -72,8 +72,8 @@ class PatchEnds(eqx.Module):
         pixels = jax.nn.silu(self.stem_norm(self.stem(jnp.concatenate([z, times], axis=-1))))
         return self.gather(split_patches(pixels, self.patch)), pixels
 
-    def leave(self, x, aside, features, embedding) -> Image:
-        """The velocity."""
+    def leave(self, x, aside, features, embedding) -> Float[Array, "height width hidden"]:
+        """What `head` makes the velocity of."""
         spread = enlarge(self.spread(jax.nn.silu(self.norm(x))), self.patch)
         mixed = self.mix(jnp.concatenate([spread, aside], axis=-1))
-        return self.head(jax.nn.silu(self.mix_film(mixed, features, embedding)))
+        return jax.nn.silu(self.mix_film(mixed, features, embedding))

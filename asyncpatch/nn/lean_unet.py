@@ -105,7 +105,11 @@ class LeanUNet(AbstractFieldNetwork):
             (ends, labels, levels, middle, attention), key
         )
 
-    def velocity(self, z, features, embedding, key):
+    @property
+    def last(self) -> Conv:
+        return self.ends.head
+
+    def activations(self, z, features, embedding, key):
         """Down, through the bottom and up again, with dropout's key for each block."""
         count = 2 * sum(self.config.blocks) + self.config.middle_blocks
         keys = iter([None] * count if key is None else jr.split(key, count))

@@ -171,7 +171,11 @@ class Transformer(AbstractFieldNetwork):
         # Block by block: once stacked, gains have two axes like weights.
         self.blocks = eqx.filter_vmap(lambda key: draw_weights(Block(config), key))(jr.split(blocks_key, config.depth))
 
-    def velocity(self, z, features, embedding, key):
+    @property
+    def last(self) -> Conv:
+        return self.ends.head
+
+    def activations(self, z, features, embedding, key):
         """Gather tokens, run all blocks, and go back to pixels."""
         config = self.config
         x, pixels = self.ends.enter(z, features, embedding)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import AttentionBlock, ResidualBlock, double, halve, keep
 from asyncpatch.nn.ends import PatchEnds, PixelEnds
-from asyncpatch.nn.layers import draw_weights
+from asyncpatch.nn.layers import Conv, draw_weights
 from asyncpatch.tokens import pool
 
 
@@ -93,7 +93,11 @@ class UNet(AbstractFieldNetwork):
             (ends, labels, _build_body(config)), key
         )
 
-    def velocity(self, z, features, embedding, key):
+    @property
+    def last(self) -> Conv:
+        return self.ends.head
+
+    def activations(self, z, features, embedding, key):
         """Down, through the middle and up again, with dropout's key for each stage."""
         stages = len(self.down) + len(self.middle) + len(self.up)
         keys = iter([None] * stages if key is None else jr.split(key, stages))

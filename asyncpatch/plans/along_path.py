@@ -1,12 +1,22 @@
 """Plans on a path: a path through the time hypercube rises from all-0 to all-1; walked backwards it generates.
 
-Invariant: the grid is even in the path's own parameter, starts at all-1 and ends at all-0.
+A grid may be uneven in two ways. `on_grid` walks the same path at chosen values of its parameter. `shifted` warps the
+times themselves, so that a token of an asynchronous plan spends its steps as one of the synchronous plan does:
+
+    t -> t / (t + (1 - t) / shift)
+
+which lowers the log-SNR of every rectified-flow time by `2 log(shift)`: above 1 there are more steps at high noise.
+Source of the shift: Esser et al. (arXiv 2403.03206), §5.3.2.
+
+Invariant: plans end at all-0; all but those on a grid of the caller's start at all-1.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from asyncpatch.paths import AbstractPath, Staged, StagedPath, SynchronousPath, raster
 from asyncpatch.plans.fixed import FixedPlan
@@ -19,9 +29,28 @@ def from_path(path: AbstractPath, steps: int) -> FixedPlan:
     """
     if steps < 1:
         raise ValueError(f"a plan needs at least one step, got steps={steps}; give a positive number")
-    fields = jax.vmap(path)(jnp.linspace(1.0, 0.0, steps + 1))
+    return on_grid(path, jnp.linspace(1.0, 0.0, steps + 1))
+
+
+def on_grid(path: AbstractPath, grid: Float[Array, "..."]) -> FixedPlan:
+    """Walk `path` at these values of its parameter; a grid that starts below 1 starts from an image that is given.
+
+    Raises `ValueError` unless the grid is a row of at least two numbers of [0, 1] that never rise and end at 0.
+    """
+    _check_grid(grid)
     # A path never falls, but its float32 values may, by a rounding error that a plan must not turn into noise.
-    return FixedPlan(jax.lax.cummin(fields, axis=0))
+    return FixedPlan(jax.lax.cummin(jax.vmap(path)(grid), axis=0))
+
+
+def shifted(plan: FixedPlan, shift: ArrayLike) -> FixedPlan:
+    """The same plan with all times moved towards noise (`shift > 1`) or image (`shift < 1`); 0 and 1 stay.
+
+    Raises `ValueError` for a shift that is not finite and above 0.
+    """
+    if not isinstance(shift, Tracer) and not 0 < float(np.asarray(shift)) < float("inf"):
+        raise ValueError(f"shift must be finite and above 0, got {shift}; 1 leaves the times as they are")
+    times = plan.times / (plan.times + (1 - plan.times) / shift)
+    return FixedPlan(jax.lax.cummin(times, axis=times.ndim - 3))
 
 
 def synchronous(steps: int, height: int, width: int) -> FixedPlan:
@@ -49,3 +78,22 @@ def autoregressive(height: int, width: int, patch: int, steps_per_patch: int) ->
     # Counted in whole steps, so that no patch begins a rounding error before the one ahead of it ends.
     left = steps_per_patch * (order + 1) - np.arange((order.max() + 1) * steps_per_patch + 1)[:, None, None]
     return FixedPlan(jnp.asarray(np.clip(left / steps_per_patch, 0, 1), jnp.float32))
+
+
+def _check_grid(grid: Float[Array, "..."]) -> None:
+    if grid.ndim != 1 or len(grid) < 2:
+        raise ValueError(
+            f"a grid is a row of at least two numbers, the steps' ends, got shape {grid.shape}; give steps + 1 of them"
+        )
+    if isinstance(grid, Tracer):
+        return
+    values = np.asarray(grid)
+    inside, falls = (values >= 0) & (values <= 1), np.append(True, values[1:] <= values[:-1])
+    if not inside.all():
+        at = int(np.argmin(inside))
+        raise ValueError(f"the grid leaves [0, 1] at point {at}, with {values[at]:g}; give values from 1 down to 0")
+    if not falls.all():
+        at = int(np.argmin(falls))
+        raise ValueError(f"the grid rises at point {at}, from {values[at - 1]:g} to {values[at]:g}; sort it downwards")
+    if values[-1] != 0:
+        raise ValueError(f"the grid ends at {values[-1]:g} and not at 0; finish the image: append a 0")

@@ -30,7 +30,7 @@ class Prediction(eqx.Module):
     noise: Float[Array, "height width channel"]
     log_error: Float[Array, "height width"] | None = None
     """Logarithm of the squared velocity error, the mean over channels, that the denoiser expects of itself at every
-    token; None of a denoiser that does not say. Adaptive plans read it."""
+    token; None of a denoiser that does not say, and -inf where the truth is known. Adaptive plans read it."""
 
     @classmethod
     def from_data(cls, schedule: AbstractNoiseSchedule, z: Image, t: TimeField, data: Image) -> "Prediction":

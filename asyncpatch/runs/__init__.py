@@ -1,6 +1,10 @@
 """What a run is made of; configuring, training, opening and giving away one; the models that come with the package."""
 
 from asyncpatch.config import register as register
+from asyncpatch.runs.difficulty import DifficultyExperiment as DifficultyExperiment
+from asyncpatch.runs.difficulty import configure_head as configure_head
+from asyncpatch.runs.difficulty import open_head as open_head
+from asyncpatch.runs.difficulty import train_head as train_head
 from asyncpatch.runs.experiment import DataConfig as DataConfig
 from asyncpatch.runs.experiment import Experiment as Experiment
 from asyncpatch.runs.experiment import open_batches as open_batches
@@ -13,9 +17,10 @@ from asyncpatch.runs.opening import shipped as shipped
 from asyncpatch.runs.recipes import RECIPES as RECIPES
 from asyncpatch.runs.recipes import Recipe as Recipe
 from asyncpatch.runs.recipes import recipe as recipe
+from asyncpatch.runs.rules import RuleName as RuleName
+from asyncpatch.runs.rules import step_rule as step_rule
 from asyncpatch.runs.sampling import SamplingConfig as SamplingConfig
 from asyncpatch.runs.sampling import as_numpy as as_numpy
-from asyncpatch.runs.sampling import branches as branches
 from asyncpatch.runs.sampling import four_tasks as four_tasks
 from asyncpatch.runs.sampling import guide as guide
 from asyncpatch.runs.sampling import inpainting as inpainting

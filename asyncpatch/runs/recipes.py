@@ -2,7 +2,8 @@
 
 A learning rate that trains a small network in minutes ruins a large one, and a cadence of hundreds of steps would spend
 a long run on checkpoints. The paper's recipe is that of docs/theory.md; that of `fashion` won the race to the lowest
-loss on two CPU cores (`experiments.race`), the other small ones are those of the committed tables.
+loss on two CPU cores (`experiments.race`). That of `digits` came to a validation loss of .484 in 110 s of training,
+1,000 steps; Adam at 2e-3 to .526 in 64 s, 700 steps. The others are those of the committed tables.
 """
 
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ PAPER = Recipe(OptimizerConfig(learning_rate=3e-5, warmup_steps=10_000), 512, 0.
 
 RECIPES = {
     "digits": Recipe(
-        OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
+        MuonConfig(learning_rate=5e-3, warmup_steps=50),
         64,
         0.99,
-        RunConfig(steps=1500, checkpoint_every=500, sample_every=500),
+        RunConfig(steps=900, checkpoint_every=300, sample_every=300),
     ),
     "fashion": Recipe(
         MuonConfig(learning_rate=5e-3, warmup_steps=100),

@@ -11,10 +11,11 @@ from jaxtyping import Array, Float, Int
 from asyncpatch.guidance import ClassifierFree, GuidingRegion, InputGuidance
 from asyncpatch.masks import Border, Extrema
 from asyncpatch.paths import raster
-from asyncpatch.plans import FixedPlan, Task, staged, synchronous
+from asyncpatch.plans import FixedPlan, Task, shifted, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
-from asyncpatch.ranges import check_counts, check_guidance, check_seed, check_share
-from asyncpatch.sampling import DDIM, History, sample_with_history
+from asyncpatch.ranges import check_counts, check_guidance, check_number, check_seed, check_share
+from asyncpatch.runs.rules import RuleName, step_rule
+from asyncpatch.sampling import History, sample_with_history
 from asyncpatch.shapes import NULL_LABEL, Known
 
 
@@ -23,7 +24,11 @@ class SamplingConfig:
     """How to draw samples."""
 
     steps: int = 50
-    """Network calls of one image; guidance counts as one call of twice the batch."""
+    """Of one image. A step is a network call, but two of the rule heun; guidance is one call of twice the batch."""
+    rule: RuleName = "ddim"
+    """How a step is made. The others are of second order and deterministic: they need `eta` 0."""
+    shift: float = 1.0
+    """Of the times of all steps: above 1 more steps go to high noise, 1 is an even grid."""
     guidance: float = 1.5
     """Weight of classifier-free guidance: 1 is off."""
     input_guidance: float = 0.0
@@ -49,7 +54,14 @@ class SamplingConfig:
             check_share("noisier", self.noisier)
         for name in ("eta", "trail", "overlap"):
             check_share(name, getattr(self, name))
+        check_number("shift", self.shift, lambda shift: shift > 0, "above 0")
         check_seed(self.seed)
+        step_rule(self.rule, self.eta)
+
+    @property
+    def calls(self) -> int:
+        """Network calls of one image."""
+        return self.steps * step_rule(self.rule, self.eta).calls
 
 
 def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Task]:
@@ -57,8 +69,8 @@ def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Tas
     key = jr.key(config.seed)
     order = raster(height, width, config.patch)
     return {
-        "generation": Task(synchronous(config.steps, height, width)),
-        "autoregression": Task(staged(order, config.steps, config.overlap)),
+        "generation": Task(shifted(synchronous(config.steps, height, width), config.shift)),
+        "autoregression": Task(shifted(staged(order, config.steps, config.overlap), config.shift)),
         "inpainting": inpainting(config, Border()(key, height, width)),
         "outpainting": inpainting(config, Extrema()(key, height, width)),
     }
@@ -66,7 +78,7 @@ def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Tas
 
 def inpainting(config: SamplingConfig, known: Known) -> Task:
     """All unknown pixels together, given the known ones."""
-    return Task(synchronous(config.steps, *known.shape), known, config.trail)
+    return Task(shifted(synchronous(config.steps, *known.shape), config.shift), known, config.trail)
 
 
 def run_task(
@@ -87,8 +99,9 @@ def run_task(
         read |= task.plan.times[0] < 1
     seen = jnp.where(read[..., None], image, 0.0)
     guided = guide(denoiser, config.guidance, config.input_guidance, config.noisier, config.seed)
+    rule = step_rule(config.rule, config.eta)
     frames = min(frames, task.plan.steps)
-    return sample_with_history(jr.key(config.seed), guided, task, seen, label, DDIM(config.eta), frames=frames)
+    return sample_with_history(jr.key(config.seed), guided, task, seen, label, rule, frames=frames)
 
 
 GUIDANCE_STREAM = 2**31
@@ -105,11 +118,6 @@ def guide(
         key = jr.fold_in(jr.key(seed), GUIDANCE_STREAM)
         denoiser = InputGuidance(denoiser, [GuidingRegion(input_guidance, noisier=noisier)], key)
     return denoiser
-
-
-def branches(guidance: float, input_guidance: float) -> int:
-    """Times that the network is called for one look of the denoiser that `guide` gives, where there are classes."""
-    return (1 if guidance == 1 else 2) * (1 if input_guidance == 0 else 2)
 
 
 def labels_in_turn(count: int, num_classes: int) -> Int[Array, " count"]:

@@ -106,6 +106,14 @@ def posterior_share(schedule: AbstractNoiseSchedule, t: TimeField, s: TimeField)
     return jnp.where(s == t, 1.0, jnp.clip(share, 0.0, 1.0))
 
 
+def deterministic_step(
+    schedule: AbstractNoiseSchedule, z: Image, prediction: Prediction, t: TimeField, s: TimeField
+) -> Image:
+    """The step of `eta = 0`: keep all of the predicted noise. Tokens that stay keep their bits."""
+    moved = schedule.alpha(s)[..., None] * prediction.data + schedule.sigma(s)[..., None] * prediction.noise
+    return jnp.where((s == t)[..., None], z, moved)
+
+
 def _step(
     schedule: AbstractNoiseSchedule,
     z: Image,

@@ -169,4 +169,6 @@ def _with_known(
     """The prediction, with the truth about known tokens."""
     truth = Prediction.from_data(schedule, z, t, image)
     data = jnp.where(known[..., None], truth.data, prediction.data)
-    return Prediction(data, jnp.where(known[..., None], truth.noise, prediction.noise), prediction.log_error)
+    noise = jnp.where(known[..., None], truth.noise, prediction.noise)
+    expected = None if prediction.log_error is None else jnp.where(known, -jnp.inf, prediction.log_error)
+    return Prediction(data, noise, expected)

@@ -9,14 +9,22 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array
 
-from asyncpatch.guidance import ClassifierFree
 from asyncpatch.masks import Border
-from asyncpatch.plans import Task, synchronous
-from asyncpatch.runs import Run, SamplingConfig, four_tasks, open_run
+from asyncpatch.plans import Task, synchronous, with_strength
+from asyncpatch.process import AbstractDenoiser
+from asyncpatch.runs import Run, SamplingConfig, four_tasks, guide, open_run
 from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
 
 STEPS = 10
 """Network calls of an image here; RePaint makes more of them."""
+
+
+GUIDED = {
+    "generation": "two branches by the label",
+    "inpainting": "two branches by the input",
+    "outpainting": "four branches by both",
+}
+"""What a task costs under guidance."""
 
 
 def bench_sampling(batches: tuple[int, ...], rounds: int) -> None:
@@ -26,8 +34,8 @@ def bench_sampling(batches: tuple[int, ...], rounds: int) -> None:
         rates = {name: _rate(call, batch, rounds) for name, call in _calls(run, batch).items()}
         said = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
         print(f"sampling, {STEPS} steps, batch {batch}, images/s: {said}")
-        two = rates["generation"] / rates["generation, guided"]
-        print(f"  two branches of guidance cost {two:.2f} times one")
+        for task, guided in GUIDED.items():
+            print(f"  {guided} cost {rates[task] / rates[guided]:.2f} times {task}")
 
 
 def _calls(run: Run, batch: int) -> dict[str, Callable[[], Array]]:
@@ -36,16 +44,20 @@ def _calls(run: Run, batch: int) -> dict[str, Callable[[], Array]]:
     image, label = run.examples.image[index], run.examples.label[index]
     tasks = four_tasks(SamplingConfig(steps=STEPS, patch=8), height, width)
     known = Border()(jr.key(0), height, width)
-    guided, rule, key = ClassifierFree(run.denoiser, 2.0), DDIM(1.0), jr.key(0)
+    rule, key = DDIM(1.0), jr.key(0)
+    guided = {
+        "generation": guide(run.denoiser, 2.0, 0.0, 1.0, 0),
+        "inpainting": guide(run.denoiser, 1.0, 1.0, 1.0, 0),
+        "outpainting": guide(run.denoiser, 2.0, 1.0, 1.0, 0),
+    }
     times = repaint_times(STEPS, 5, 2)
 
-    def of(task: Task) -> Callable[[], Array]:
-        return lambda: sample(key, run.denoiser, task, image, label, rule)
+    def of(denoiser: AbstractDenoiser, task: Task) -> Callable[[], Array]:
+        return lambda: sample(key, denoiser, task, image, label, rule)
 
-    calls = {name: of(task) for name, task in tasks.items()}
-    calls["generation, guided"] = lambda: sample(
-        key, guided, Task(synchronous(STEPS, height, width)), image, label, rule
-    )
+    tasks["image to image"] = Task(with_strength(synchronous(STEPS, height, width), 0.5))
+    calls = {name: of(run.denoiser, task) for name, task in tasks.items()}
+    calls |= {GUIDED[name]: of(denoiser, tasks[name]) for name, denoiser in guided.items()}
     calls[f"RePaint, {len(times.before)} calls"] = lambda: repaint(key, run.denoiser, times, image, known, label, rule)
     return calls
 

@@ -100,6 +100,7 @@ def draw_tasks(
             "moving": moving.name,
             "images": len(made),
             "steps": config.steps,
+            "calls": config.calls,
             "seconds": round(seconds, 2),
             "labels": np.asarray(labels).tolist(),
         }

@@ -5,9 +5,10 @@ import json
 import math
 from pathlib import Path
 
-from asyncpatch.config import register, with_present_names
+from asyncpatch.config import register, to_json, with_present_names
 from asyncpatch.masks import Extrema, Square, Thin, Wide
 from asyncpatch.ranges import check_counts, check_guidance, check_number, check_seed, check_share
+from asyncpatch.runs import RuleName, step_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,10 @@ class Steps:
     eta: float = 0.5
     """Share of fresh noise in each step: 0.5 is the paper's c = 0.25; RePaint has a share of 1."""
     seed: int = 0
+    rule: RuleName = "ddim"
+    """How a step is made. The others are of second order and deterministic: they need `eta` 0."""
+    shift: float = 1.0
+    """Of the times of all steps: above 1 more steps go to high noise, 1 is an even grid."""
 
     def __post_init__(self):
         check_counts(steps=self.steps)
@@ -110,6 +115,18 @@ class Steps:
             check_share("noisier", self.noisier)
         check_share("eta", self.eta)
         check_seed(self.seed)
+        check_number("shift", self.shift, lambda shift: shift > 0, "above 0")
+        step_rule(self.rule, self.eta)
+
+    @property
+    def calls(self) -> int:
+        """Network calls of one image, those of every branch of guidance counted."""
+        return self.steps * step_rule(self.rule, self.eta).calls * self.branches
+
+    @property
+    def branches(self) -> int:
+        """Of guidance: with the label and without, with the clean pixels and without."""
+        return (1 if self.guidance == 1 else 2) * (1 if self.input_guidance == 0 else 2)
 
 
 for setting in (Together, Patches, RePaint, Trailing, Replacement, Generation, Inpainting, Steps):
@@ -119,7 +136,8 @@ for setting in (Together, Patches, RePaint, Trailing, Replacement, Generation, I
 def read_rows(path: Path) -> list[dict]:
     """The rows of a file, none if it is not there. A line that a killed run left half written is skipped.
 
-    An error that is not known is None, also in rows of former releases, which wrote NaN.
+    An error that is not known is None, also in rows of former releases, which wrote NaN. Settings that they did not
+    have are at their defaults.
     """
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -128,6 +146,8 @@ def read_rows(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             print(f"{path} has a line that is not whole; it is left out", flush=True)
             continue
+        if "how" in row:
+            row["how"] = to_json(Steps()) | row["how"]
         for estimate in row.get("values", {}).values():
             error = estimate["standard_error"]
             estimate["standard_error"] = None if error is None or math.isnan(error) else error

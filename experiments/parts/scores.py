@@ -37,9 +37,9 @@ from asyncpatch.metrics import (
 from asyncpatch.metrics.kernel import FEWEST
 from asyncpatch.metrics.networks import Lpips
 from asyncpatch.paths import raster
-from asyncpatch.plans import FixedPlan, Task, staged, synchronous
+from asyncpatch.plans import FixedPlan, Task, shifted, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
-from asyncpatch.runs import Experiment, branches, guide, labels_in_turn
+from asyncpatch.runs import Experiment, guide, labels_in_turn, step_rule
 from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
 from experiments.parts.judges import BATCH, Images, Labels, in_batches, read_batches, read_images
 from experiments.parts.rows import Generation, Inpainting, Patches, RePaint, Replacement, Steps, Together, Trailing
@@ -97,8 +97,12 @@ def settle(
     order = task.order if isinstance(task, Generation) else task.method
     if isinstance(order, RePaint):
         repaint_times(how.steps, order.jump_length, order.resamplings)
+        if how.rule != "ddim" or how.shift != 1:
+            raise ValueError(
+                f"RePaint has a rule and times of its own, got rule {how.rule} and shift {how.shift:g}; leave them out"
+            )
     else:
-        _plan(order, how.steps, height, width)
+        _plan(order, how, height, width)
     if isinstance(task, Inpainting):
         mask_set(task.masks, 1, height, width, task.mask_seed)
     return dataclasses.replace(task, count=int(count))
@@ -147,7 +151,7 @@ def generation(
     }
     if isinstance(judge, Classifier):
         values["class accuracy"] = class_accuracy(judge, in_batches(made), labels)
-    return Results(values, how.steps * _branches(how), data_hash, None, pictures.grid(made[: 4 * SHOWN], SHOWN))
+    return Results(values, how.calls, data_hash, None, pictures.grid(made[: 4 * SHOWN], SHOWN))
 
 
 def _kernel_distances(ours: Features, theirs: Features, classes: Labels) -> dict[str, Estimate]:
@@ -165,13 +169,13 @@ def generated_batches(
 ) -> Iterator[Images]:
     """Generated images, a batch at a time, rounded to what a file holds."""
     height, width, channels = experiment.data.shape
-    plan, guided = _plan(task.order, how.steps, height, width), _guided(denoiser, how)
+    plan, guided, rule = _plan(task.order, how, height, width), _guided(denoiser, how), step_rule(how.rule, how.eta)
     count = _count(task)
     labels = labels_in_turn(count + BATCH, experiment.network.num_classes)
     key, blank = jr.key(how.seed), jnp.zeros((BATCH, height, width, channels))
     for start in _progress(count):
         some = labels[start : start + BATCH]
-        made = sample(jr.fold_in(key, start), guided, Task(plan), blank, some, DDIM(how.eta))
+        made = sample(jr.fold_in(key, start), guided, Task(plan), blank, some, rule)
         yield _as_stored(made)[: count - start]
 
 
@@ -222,8 +226,8 @@ def completed_images(
     denoiser: AbstractDenoiser, task: Inpainting, how: Steps, images: Images, labels: Labels, known: np.ndarray
 ) -> tuple[Images, int]:
     """The images with their hidden parts made anew, and network calls per image."""
-    key, guided = jr.key(how.seed), _guided(denoiser, how)
-    calls, parts = how.steps, []
+    key, guided, rule = jr.key(how.seed), _guided(denoiser, how), step_rule(how.rule, how.eta)
+    calls, parts = how.calls, []
     for start in _progress(len(images)):
         index = np.arange(start, start + BATCH) % len(images)  # the last batch is filled up
         given, some, seen = jnp.asarray(images[index]), jnp.asarray(labels[index]), jnp.asarray(known[index])
@@ -231,19 +235,19 @@ def completed_images(
         batch_key = jr.fold_in(key, start)
         if isinstance(task.method, RePaint):
             times = repaint_times(how.steps, task.method.jump_length, task.method.resamplings)
-            calls = len(times.before)
+            calls = len(times.before) * how.branches
             made = repaint(batch_key, guided, times, given, seen, some, DDIM(eta=1.0))
         else:
-            told = Task(_plan(task.method, how.steps, *images.shape[1:3]), seen, _trail(task.method))
-            made = sample(batch_key, guided, told, given, some, DDIM(how.eta))
+            told = Task(_plan(task.method, how, *images.shape[1:3]), seen, _trail(task.method))
+            made = sample(batch_key, guided, told, given, some, rule)
         parts.append(_as_stored(made))
-    return np.concatenate(parts)[: len(images)], calls * _branches(how)
+    return np.concatenate(parts)[: len(images)], calls
 
 
-def _plan(order: Together | Trailing | Patches | Replacement, steps: int, height: int, width: int) -> FixedPlan:
+def _plan(order: Together | Trailing | Patches | Replacement, how: Steps, height: int, width: int) -> FixedPlan:
     if isinstance(order, Patches):
-        return staged(raster(height, width, order.patch), steps, order.overlap)
-    return synchronous(steps, height, width)
+        return shifted(staged(raster(height, width, order.patch), how.steps, order.overlap), how.shift)
+    return shifted(synchronous(how.steps, height, width), how.shift)
 
 
 def _trail(method: Together | Trailing | Patches | Replacement) -> float:
@@ -255,10 +259,6 @@ def _trail(method: Together | Trailing | Patches | Replacement) -> float:
 
 def _guided(denoiser: AbstractDenoiser, how: Steps) -> AbstractDenoiser:
     return guide(denoiser, how.guidance, how.input_guidance, how.noisier, how.seed)
-
-
-def _branches(how: Steps) -> int:
-    return branches(how.guidance, how.input_guidance)
 
 
 def _as_stored(images: Float[Array, "batch height width channel"]) -> Images:
