@@ -1,12 +1,25 @@
-"""Crops of textures, and the quilting that synthesis is compared with."""
+"""Textures: crops, quilting, distances, and the experiment run small."""
 
+import dataclasses
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image as Pillow
+from random_networks import random_arrays
 
 from asyncpatch.config import from_json, to_json
+from asyncpatch.data import to_float
+from asyncpatch.metrics.networks import Vgg16Features
+from asyncpatch.metrics.networks.vgg16 import VGG16_SHAPES
+from asyncpatch.nn import LeanUNetConfig
+from asyncpatch.timesteps import AsyncPatch
+from experiments import texture
 from experiments.parts.quilting import Quilting, cheapest_seam
+from experiments.parts.rows import read_rows
+from experiments.parts.texture_distance import gram_distance, patch_distance
+from experiments.parts.texture_rows import Effort, Places, Real, Synthesis, make
 from experiments.parts.textures import HELD_OUT, NAMES, SIDE, TRAINED_ON, TextureCrops, photograph
 
 
@@ -92,3 +105,131 @@ def test_what_cannot_be_quilted_is_refused():
         Quilting(6, 2)(RNG, np.zeros((5, 9, 1)), 8, 8)
     with pytest.raises(ValueError, match="overlap must be at most half a block, got 4"):
         Quilting(6, 4)
+
+
+# --- distances ---
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Vgg16Features.from_arrays(random_arrays(VGG16_SHAPES))
+
+
+def check_tells_textures_apart(distance) -> None:
+    """Two places of one texture are nearer than two textures, equal images are at 0, and what is known is not seen."""
+    grass, gravel = (
+        [to_float(photograph(name)[80:144, at : at + 64]) for at in (0, 80)] for name in ("grass", "gravel")
+    )
+    known = np.zeros((64, 64), bool)
+    assert distance(grass[0], gravel[0], known) > 1.2 * distance(grass[0], grass[1], known)
+    assert distance(grass[0], grass[0], known) == 0
+    known[:32] = True
+    mixed = np.concatenate([gravel[0][:32], grass[0][32:]])
+    assert distance(mixed, grass[0], known) < 0.05 * distance(mixed, grass[0], np.zeros((64, 64), bool))
+
+
+def test_distances_of_patches_tell_textures_apart():
+    check_tells_textures_apart(patch_distance)
+
+
+def test_no_patch_outside_of_what_is_known_is_refused():
+    with pytest.raises(ValueError, match="no patch of 8x8 pixels lies outside of the known region"):
+        patch_distance(np.zeros((9, 9, 1)), np.zeros((9, 9, 1)), np.eye(9) > 0)
+
+
+def test_a_distance_of_pixels_in_place_does_not():
+    with pytest.raises(AssertionError):
+        check_tells_textures_apart(lambda one, other, known: np.abs(one - other)[~known].mean())
+
+
+def test_a_gram_distance_is_of_mean_products_outside_of_what_is_known(network):
+    """Against the definition, at the first stage of one image and of its lower half."""
+    one, other = (to_float(photograph(name)[80:144, :64]) for name in ("grass", "gravel"))
+    known = np.zeros((64, 64), bool)
+    known[:32] = True
+    maps = [np.asarray(stage, np.float64) for stage in network.maps(jnp.stack([jnp.asarray(one), jnp.asarray(other)]))]
+    expected = []
+    for stage in maps:
+        flat = [each[len(each) // 2 :].reshape(-1, each.shape[-1]) for each in stage]
+        gram, real = (each.T @ each / len(each) for each in flat)
+        expected.append(np.linalg.norm(gram - real) / np.linalg.norm(real))
+    assert gram_distance(network, one, other, known) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert gram_distance(network, one, one, known) == 0
+    assert gram_distance(network, one, other, ~known) != pytest.approx(np.mean(expected), rel=1e-2)
+
+
+# --- the experiment, run small ---
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A tiny network on crops of 16 pixels."""
+    usual = texture.configuration
+
+    def tiny(seed: int):
+        monkeypatch.setattr(texture, "TextureCrops", lambda bands: TextureCrops(bands, 16))
+        whole = usual(seed)
+        network = LeanUNetConfig(channels=1, num_classes=3, widths=(8, 16), blocks=(1,), head=8, embedding=8)
+        data = dataclasses.replace(whole.data, batch_size=4)
+        return dataclasses.replace(whole, data=data, network=network, timesteps=AsyncPatch((1, 4)))
+
+    monkeypatch.setattr(texture, "configuration", tiny)
+    monkeypatch.setattr(texture, "_vgg", lambda weights: None)
+    monkeypatch.setattr(texture, "SIDES", (16, 32))
+    monkeypatch.setattr(texture, "STRIDES", (8,))
+    monkeypatch.setattr(texture, "DRAWS", 4)
+    ways = {
+        "by exemplar, weight 1": Synthesis(input_guidance=1.0, stride=8),
+        "ring after ring": Synthesis(input_guidance=0.5, stride=8, ring=8),
+        "image quilting": Quilting(),
+        "real, elsewhere": Real(),
+    }
+    monkeypatch.setattr(texture, "WAYS", ways)
+
+
+SMALL = Places(count=2, canvas=32, exemplar=16)
+
+
+def test_textures_grow_from_exemplars_and_rows_are_made_once(small, tmp_path, capsys):
+    arguments = {"train_steps": 2, "places": SMALL, "effort": Effort(steps=3), "seed": 0}
+    page = texture.main(tmp_path, **arguments)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert len(rows) == 4 * 3
+    assert all(np.isfinite(row["each"]["patches"]).all() and len(row["each"]["patches"]) == 2 for row in rows)
+    assert [row["calls"] for row in rows] == [6] * 6 + [None] * 6
+    known = SMALL.known()
+    for row in rows[:6]:
+        with Pillow.open(tmp_path / row["canvas"]) as picture:
+            made = np.asarray(picture.convert("L"))
+        assert np.array_equal(made[known], photograph(row["texture"])[80:112, :32, 0][known]), "the exemplar stays"
+        assert made[~known].std() > 1
+    said = page.read_text()
+    assert "| image quilting | - |" in said
+    assert "| windows, stride 8 | the same |" in said
+    with Pillow.open(tmp_path / "textures.png") as picture:
+        assert picture.height > 96
+    capsys.readouterr()
+    texture.main(tmp_path, **arguments)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+    assert "gravel:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"canvas": 32, "exemplar": 48}, "exemplar, of 48x48 is larger than its canvas of 32x32"),
+        ({"canvas": 112}, "in a band of 96 rows"),
+        ({"canvas": 40}, "give a multiple of 16 up to 96"),
+        ({"count": 0}, "count must be at least 1"),
+    ],
+)
+def test_places_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Places(**wrong)
+
+
+def test_a_real_canvas_is_compared_with_one_that_it_does_not_overlap():
+    places = Places(count=4)
+    for left, real in zip(places.lefts, make(Real(), None, 32, "grass", places, Effort())[0], strict=True):
+        others = [places.real("grass", other) for other in range(161) if abs(other - left) >= 96 - 16]
+        assert any(np.array_equal(real, other) for other in others)

@@ -117,5 +117,8 @@ class Vgg16Features(AbstractFeatureNetwork):
         )
 
     def __call__(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch features"]:
-        resized = resize(to_rgb(images), self.resolution, antialias=True)
-        return self.trunk(standardize((resized + 1) / 2, _MEAN, _DEVIATION))[-1].mean((1, 2))
+        return self.maps(resize(to_rgb(images), self.resolution, antialias=True))[-1].mean((1, 2))
+
+    def maps(self, images: Float[Array, "batch height width channel"]) -> tuple[Maps, ...]:
+        """The activations at the end of each stage, of images in the size that they have."""
+        return self.trunk(standardize((to_rgb(images) + 1) / 2, _MEAN, _DEVIATION))
