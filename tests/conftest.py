@@ -44,3 +44,28 @@ def run(trained, tmp_path):
     """A copy of that folder."""
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def digits_experiment():
+    """The config of a tiny network of digits."""
+    from asyncpatch.data import Digits
+    from asyncpatch.runs import configure
+    from asyncpatch.timesteps import AsyncPatch
+
+    whole = configure(Digits(), "digits", AsyncPatch((1, 2)), batch_size=8)
+    return replace(whole, network=replace(whole.network, base=8, head=8))
+
+
+@pytest.fixture(scope="session")
+def digits_run(digits_experiment, tmp_path_factory):
+    """The folder of a run of it that has saved its first weights and nothing else. Do not change it."""
+    from asyncpatch.config import to_json
+    from asyncpatch.train import RunConfig, init_state, make_mesh
+    from asyncpatch.train.checkpoint import Checkpoints
+
+    folder = tmp_path_factory.mktemp("digits")
+    state = init_state(digits_experiment.make_denoiser, digits_experiment.training, make_mesh(1, 1))
+    with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
+        checkpoints.save(state, to_json(digits_experiment), None)
+    return folder

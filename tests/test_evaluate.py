@@ -17,8 +17,8 @@ from asyncpatch.config import to_json
 from asyncpatch.data import Digits, Folds
 from asyncpatch.masks import Square, Thin, mask_hash, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
-from asyncpatch.runs import SamplingConfig, configure, open_run, step_rule
-from asyncpatch.timesteps import AsyncPatch, Independent, Synchronous
+from asyncpatch.runs import SamplingConfig, open_run, step_rule
+from asyncpatch.timesteps import Independent, Synchronous
 from asyncpatch.train import RunConfig, init_state, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
 from experiments.evaluate import evaluate
@@ -49,19 +49,13 @@ FEW = Steps(steps=2)
 
 
 @pytest.fixture(scope="module")
-def experiment():
-    whole = configure(Digits(), "digits", AsyncPatch((1, 2)), batch_size=8)
-    return dataclasses.replace(whole, network=dataclasses.replace(whole.network, base=8, head=8))
+def experiment(digits_experiment):
+    return digits_experiment
 
 
 @pytest.fixture(scope="module")
-def run(experiment, tmp_path_factory):
-    """A run that has saved its first weights and nothing else."""
-    folder = tmp_path_factory.mktemp("run")
-    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
-    with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
-        checkpoints.save(state, to_json(experiment), None)
-    return folder
+def run(digits_run):
+    return digits_run
 
 
 @pytest.fixture(scope="module")

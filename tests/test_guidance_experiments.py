@@ -8,13 +8,8 @@ import pytest
 from PIL import Image
 
 from asyncpatch.config import to_json
-from asyncpatch.data import Digits
 from asyncpatch.masks import Square
 from asyncpatch.metrics import save_classifier, train_classifier
-from asyncpatch.runs import configure
-from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import RunConfig, init_state, make_mesh
-from asyncpatch.train.checkpoint import Checkpoints
 from experiments import against_repaint, guidance
 from experiments.parts.judges import read_images, short_hash
 from experiments.parts.rows import Inpainting, Steps
@@ -25,28 +20,12 @@ FEW = Steps(steps=2)
 
 
 @pytest.fixture(scope="module")
-def experiment():
-    whole = configure(Digits(), "digits", AsyncPatch((1, 2)), batch_size=8)
-    return dataclasses.replace(whole, network=dataclasses.replace(whole.network, base=8, head=8))
-
-
-@pytest.fixture(scope="module")
-def fresh(experiment, tmp_path_factory):
-    """A run of digits that has saved its first weights and nothing else."""
-    folder = tmp_path_factory.mktemp("run")
-    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
-    with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
-        checkpoints.save(state, to_json(experiment), None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def output(experiment, tmp_path_factory):
+def output(digits_experiment, tmp_path_factory):
     """A folder for rows, with a classifier beside them that was hardly trained."""
     folder = tmp_path_factory.mktemp("rows")
-    images, labels = read_images(experiment, experiment.data.source, 256)
+    images, labels = read_images(digits_experiment, digits_experiment.data.source, 256)
     classifier = train_classifier(images, labels, 10, seed=0, steps=5)
-    save_classifier(folder / f"classifier-{short_hash(to_json(experiment.data))}.npz", classifier)
+    save_classifier(folder / f"classifier-{short_hash(to_json(digits_experiment.data))}.npz", classifier)
     return folder
 
 
@@ -59,23 +38,23 @@ def no_weights():
 
 
 @pytest.mark.usefixtures("no_weights")
-def test_tables_and_curves_of_guidance(fresh, output, monkeypatch):
+def test_tables_and_curves_of_guidance(digits_run, output, monkeypatch):
     monkeypatch.setattr(guidance, "INPUT_WEIGHTS", (0.0, 1.0))
     monkeypatch.setattr(guidance, "LABEL_WEIGHTS", (1.0, 2.0))
     monkeypatch.setattr(guidance, "Steps", lambda **options: dataclasses.replace(FEW, **options))
     kinds = {"label": "weight 2 | 4 | 2 |", "input": "wide, weight 1 | 4 | 2 |"}
     for part, line in kinds.items():
-        page = guidance.guidance(output, str(fresh), part, generated=8, completed=4, seeds=2)
+        page = guidance.guidance(output, str(digits_run), part, generated=8, completed=4, seeds=2)
         assert line in page.read_text(encoding="utf-8")
     assert np.asarray(Image.open(output / "input_guidance.png")).std() > 10
 
 
 @pytest.mark.usefixtures("no_weights")
-def test_plans_against_repaint(fresh, output, monkeypatch):
+def test_plans_against_repaint(digits_run, output, monkeypatch):
     monkeypatch.setattr(against_repaint, "LEVELS", 5)
     monkeypatch.setattr(against_repaint, "METHOD", against_repaint.RePaint(2, 2))
     monkeypatch.setattr(against_repaint, "SHARES", {"all": 1, "a half": 2})
-    page = against_repaint.against_repaint(output, str(fresh), completed=4, seeds=1).read_text(encoding="utf-8")
+    page = against_repaint.against_repaint(output, str(digits_run), completed=4, seeds=1).read_text(encoding="utf-8")
     calls = against_repaint.calls()
     assert f"| square, RePaint | {calls} | 1 |" in page
     assert f"| thin, a plan of a half of the calls | {calls // 2} | 1 |" in page
@@ -93,8 +72,8 @@ def test_differences_are_told_seed_by_seed():
     assert "| weight 1.0 | 2 | 3 | 11 ± 5.8 (+1 ± 0) |" in page
 
 
-def test_rows_that_are_there_are_not_made_again(fresh, output, capsys):
-    setting = Setting("plain", str(fresh), Inpainting(Square(), 4), FEW)
+def test_rows_that_are_there_are_not_made_again(digits_run, output, capsys):
+    setting = Setting("plain", str(digits_run), Inpainting(Square(), 4), FEW)
     first = fill(output / "rows.jsonl", [setting], [3], None)
     again = fill(output / "rows.jsonl", [setting], [3, 4], None)
     assert first[0][0] == again[0][0]
