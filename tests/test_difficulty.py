@@ -27,7 +27,7 @@ from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 from asyncpatch.train import RunConfig
 from experiments.adaptive import adaptive
 from experiments.parts.adaptive_pictures import calls_to_reach
-from experiments.parts.rows import Generation
+from experiments.parts.rows import Generation, Inpainting
 from experiments.train_difficulty import train_difficulty
 
 GOLDEN = Path(__file__).parent / "golden" / "run_0_1_0"
@@ -314,6 +314,9 @@ def test_plans_are_compared_at_equal_calls_and_rows_are_kept(head, tmp_path):
     kept = (tmp_path / "rows.jsonl").read_text()
     adaptive(GOLDEN, head, tmp_path, task=Generation(count=4), plans=plans, **settings)
     assert (tmp_path / "rows.jsonl").read_text() == kept
+    inpainted = adaptive(GOLDEN, head, tmp_path, task=Inpainting(count=4), plans=plans[1:2], **settings)
+    assert len(inpainted) == 1, "of another task than the rows that are there"
+    assert "| adaptive 0.5 |" in (tmp_path / "table.md").read_text()
     with pytest.raises(ValueError, match=r"plans are called synchronous, .*; got slow"):
         adaptive(GOLDEN, head, tmp_path, plans=("slow",))
     with pytest.raises(ValueError, match=r"calls\[1\] must be at least 1, got 0"):
