@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from test_sampling import check_gaussian
 from toy_features import Projection
 
+from asyncpatch.config import ConfigError
 from asyncpatch.guidance import ClassifierFree
 from asyncpatch.losses import difficulty_errors, stated_and_measured
 from asyncpatch.nn import DifficultyHead, LeanUNetConfig, NetworkDenoiser, SelfAssessingDenoiser, fingerprint
@@ -303,6 +304,8 @@ def test_a_head_opens_beside_its_run_alone(head):
         open_head(head, other)
     with pytest.raises(ValueError, match="the folder holds a Experiment and no head"):
         open_head(GOLDEN, run)
+    with pytest.raises(ConfigError, match="the config of a DifficultyExperiment, not of a run"):
+        open_run(head)
 
 
 def test_plans_are_compared_at_equal_calls_and_rows_are_kept(head, tmp_path):
