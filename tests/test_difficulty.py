@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from test_sampling import check_gaussian
 from toy_features import Projection
 
+from asyncpatch.config import ConfigError
 from asyncpatch.guidance import ClassifierFree
 from asyncpatch.losses import difficulty_errors, stated_and_measured
 from asyncpatch.nn import DifficultyHead, LeanUNetConfig, NetworkDenoiser, SelfAssessingDenoiser, fingerprint
@@ -27,7 +28,7 @@ from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
 from asyncpatch.train import RunConfig
 from experiments.adaptive import adaptive
 from experiments.parts.adaptive_pictures import calls_to_reach
-from experiments.parts.rows import Generation
+from experiments.parts.rows import Generation, Inpainting
 from experiments.train_difficulty import train_difficulty
 
 GOLDEN = Path(__file__).parent / "golden" / "run_0_1_0"
@@ -303,6 +304,8 @@ def test_a_head_opens_beside_its_run_alone(head):
         open_head(head, other)
     with pytest.raises(ValueError, match="the folder holds a Experiment and no head"):
         open_head(GOLDEN, run)
+    with pytest.raises(ConfigError, match="the config of a DifficultyExperiment, not of a run"):
+        open_run(head)
 
 
 def test_plans_are_compared_at_equal_calls_and_rows_are_kept(head, tmp_path):
@@ -314,6 +317,9 @@ def test_plans_are_compared_at_equal_calls_and_rows_are_kept(head, tmp_path):
     kept = (tmp_path / "rows.jsonl").read_text()
     adaptive(GOLDEN, head, tmp_path, task=Generation(count=4), plans=plans, **settings)
     assert (tmp_path / "rows.jsonl").read_text() == kept
+    inpainted = adaptive(GOLDEN, head, tmp_path, task=Inpainting(count=4), plans=plans[1:2], **settings)
+    assert len(inpainted) == 1, "of another task than the rows that are there"
+    assert "| adaptive 0.5 |" in (tmp_path / "table.md").read_text()
     with pytest.raises(ValueError, match=r"plans are called synchronous, .*; got slow"):
         adaptive(GOLDEN, head, tmp_path, plans=("slow",))
     with pytest.raises(ValueError, match=r"calls\[1\] must be at least 1, got 0"):

@@ -6,6 +6,10 @@ name nothing but classes of this package and those that the opening program has 
 
 from pathlib import Path
 
+from jaxtyping import PRNGKeyArray
+
+from asyncpatch.config import ConfigError
+from asyncpatch.nn import NetworkDenoiser
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.file import read_file
@@ -47,7 +51,7 @@ def open_run(source: str | Path, step: int | None = None) -> Run:
 
 
 def _open_folder(folder: Path, step: int | None) -> Run:
-    saved, denoiser = load_for_sampling(folder, Experiment.make_denoiser, make_mesh(1, 1), step)
+    saved, denoiser = load_for_sampling(folder, _build_denoiser, make_mesh(1, 1), step)
     experiment: Experiment = saved.experiment
     return Run(
         name=str(folder),
@@ -60,3 +64,12 @@ def _open_folder(folder: Path, step: int | None) -> Run:
         class_names=numbered(experiment.network.num_classes),
         examples=no_examples(experiment.data.shape),
     )
+
+
+def _build_denoiser(experiment: object, key: PRNGKeyArray) -> NetworkDenoiser:
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(
+            f"the folder holds the config of a {type(experiment).__name__}, not of a run; give the folder of a run (a "
+            "difficulty head is opened beside its run, by asyncpatch.runs.open_head)"
+        )
+    return experiment.make_denoiser(key)
