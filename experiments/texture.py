@@ -4,7 +4,7 @@
     python -m experiments.texture runs/texture --train-steps 20000
 
 Paper Fig. 6 and Appendix J, in miniature. A network is trained on crops of 32x32 pixels of three photographs
-(`experiments.parts.textures`), from whose held-out band exemplars are cut. Each lies in the middle of a canvas nine
+(`asyncpatch.data.textures`), from whose held-out band exemplars are cut. Each lies in the middle of a canvas nine
 times as large, as the known region of a task like any other: the network sees windows of the size that it knows
 (`asyncpatch.process.Windowed`), or the whole canvas. What is made is compared with the real surroundings of the
 exemplar, outside of it, by the two distances of `experiments.parts.texture_distance`; the Gram distance needs VGG16's
@@ -26,6 +26,7 @@ from PIL import Image as Pillow
 
 from asyncpatch import pictures
 from asyncpatch.config import to_json
+from asyncpatch.data.textures import HELD_OUT, NAMES, SIDE, TRAINED_ON, TextureCrops, photograph
 from asyncpatch.metrics import Estimate
 from asyncpatch.metrics.networks import Vgg16Features
 from asyncpatch.process import AbstractDenoiser, Windowed
@@ -40,7 +41,6 @@ from experiments.parts.rows import read_rows
 from experiments.parts.tables import Finding, finding_markdown
 from experiments.parts.texture_distance import gram_distance, patch_distance
 from experiments.parts.texture_rows import Effort, Places, Real, Synthesis, Way, calls, make
-from experiments.parts.textures import HELD_OUT, NAMES, SIDE, TRAINED_ON, TextureCrops, photograph
 
 GRAM = "Gram-VGG16"
 
@@ -159,12 +159,12 @@ def losses(run: Run, seed: int, sides: tuple[int, ...], draws: int) -> Finding:
             for texture, top, left in zip(label, tops, lefts, strict=True)
         ]
         image = jnp.asarray(np.stack(crops).astype(np.float32) / 127.5 - 1)
-        keys, base = jr.split(jr.key(seed), draws), np.zeros(draws)
+        base = np.zeros(draws)
         for name, denoiser in ways.items():
             if side == window and denoiser is not run.denoiser:
                 of_way[name].append("the same")
                 continue
-            found = np.asarray(loss(denoiser, keys, image, jnp.asarray(label)), float)
+            found = np.asarray(loss(denoiser, jr.split(jr.key(seed), draws), image, jnp.asarray(label)), float)
             base = found if denoiser is run.denoiser else base
             gap = "" if denoiser is run.denoiser else f" ({Estimate.mean_of(found - base)})"
             of_way[name].append(f"{Estimate.mean_of(found)}{gap}")

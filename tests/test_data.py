@@ -32,6 +32,7 @@ from asyncpatch.data import (
     PadTo,
     RandomFlip,
     Record,
+    TextureCrops,
     batches,
     check_image,
     hold_out,
@@ -78,6 +79,7 @@ def write_converted(folder: Path) -> ArrayRecords:
 SOURCES: dict[str, Callable[[Path], AbstractSource]] = {
     "digits": lambda folder: Digits(),
     "idx": write_idx,
+    "textures": lambda folder: TextureCrops(((0, 33),)),
     "folder": write_photos,
     "array_records": write_converted,
     "folds": lambda folder: Folds(write_idx(folder), 4, (0, 3)),

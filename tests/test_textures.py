@@ -11,6 +11,7 @@ from random_networks import random_arrays
 
 from asyncpatch.config import from_json, to_json
 from asyncpatch.data import to_float
+from asyncpatch.data.textures import HELD_OUT, NAMES, SIDE, TRAINED_ON, TextureCrops, photograph
 from asyncpatch.metrics.networks import Vgg16Features
 from asyncpatch.metrics.networks.vgg16 import VGG16_SHAPES
 from asyncpatch.nn import LeanUNetConfig
@@ -20,7 +21,6 @@ from experiments.parts.quilting import Quilting, cheapest_seam
 from experiments.parts.rows import read_rows
 from experiments.parts.texture_distance import gram_distance, patch_distance
 from experiments.parts.texture_rows import Effort, Places, Real, Synthesis, make
-from experiments.parts.textures import HELD_OUT, NAMES, SIDE, TRAINED_ON, TextureCrops, photograph
 
 
 def test_crops_are_those_of_a_photograph_and_held_out_ones_share_no_row_with_them():

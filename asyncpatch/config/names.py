@@ -67,6 +67,7 @@ PACKAGE = {
     # data
     "Digits": "asyncpatch.data.digits.Digits",
     "IdxFiles": "asyncpatch.data.idx.IdxFiles",
+    "TextureCrops": "asyncpatch.data.textures.TextureCrops",
     "ImageFolder": "asyncpatch.data.image_folder.ImageFolder",
     "ArrayRecords": "asyncpatch.data.array_records.ArrayRecords",
     "Folds": "asyncpatch.data.folds.Folds",

@@ -1,7 +1,7 @@
 """Where images come from: sources, transforms of stored images, batches by step, and the converter.
 
-A source (`Digits`, `IdxFiles`, `ImageFolder`, `ArrayRecords`, or `Folds` of one) opens into records; `batches`
-turns records into an endless stream; `write_array_records` turns any source into ArrayRecord files.
+A source (`Digits`, `IdxFiles`, `TextureCrops`, `ImageFolder`, `ArrayRecords`, or `Folds` of one) opens into records;
+`batches` turns records into an endless stream; `write_array_records` turns any source into ArrayRecord files.
 """
 
 from asyncpatch.data.array_records import ArrayRecords
@@ -13,6 +13,7 @@ from asyncpatch.data.idx import IdxFiles
 from asyncpatch.data.image_folder import ImageFolder
 from asyncpatch.data.opening import open_once
 from asyncpatch.data.pipeline import Batch, Batches, batches
+from asyncpatch.data.textures import TextureCrops
 from asyncpatch.data.transforms import AbstractTransform, PadTo, RandomFlip, check_image, to_float, to_uint8
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PadTo",
     "RandomFlip",
     "Record",
+    "TextureCrops",
     "batches",
     "check_image",
     "hold_out",

@@ -10,14 +10,14 @@ from jaxtyping import Bool, Float
 
 from asyncpatch.config import register
 from asyncpatch.data import to_float
+from asyncpatch.data.textures import HELD_OUT, NAMES, SIDE, photograph
 from asyncpatch.paths import outwards
 from asyncpatch.plans import AbstractPlan, Task, on_canvas, staged, synchronous
 from asyncpatch.process import AbstractDenoiser, Windowed
 from asyncpatch.ranges import check_counts, check_guidance
-from asyncpatch.runs import as_numpy, branches, guide
+from asyncpatch.runs import as_numpy, guide
 from asyncpatch.sampling import DDIM, sample
 from experiments.parts.quilting import Quilting
-from experiments.parts.textures import HELD_OUT, NAMES, SIDE, photograph
 
 Canvases = Float[np.ndarray, "places height width channel"]
 
@@ -129,7 +129,9 @@ def make(
 
 def calls(way: Way, effort: Effort) -> int | None:
     """Of the network, for one canvas; all windows of a canvas are one call."""
-    return effort.steps * branches(way.guidance, way.input_guidance) if isinstance(way, Synthesis) else None
+    if not isinstance(way, Synthesis):
+        return None
+    return effort.steps * (1 + (way.guidance != 1)) * (1 + (way.input_guidance != 0))
 
 
 def synthesise(

@@ -11,8 +11,7 @@ import functools
 import numpy as np
 from jaxtyping import UInt8
 
-from asyncpatch.config import register
-from asyncpatch.data import AbstractRecords, AbstractSource, Record
+from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
 from asyncpatch.data.images import shrink
 from asyncpatch.ranges import check_counts
 
@@ -43,7 +42,6 @@ def photograph(name: str) -> UInt8[np.ndarray, "256 256 1"]:
     return np.rint(((halved - dark) / (light - dark)).clip(0, 1) * 255).astype(np.uint8)
 
 
-@register
 @dataclasses.dataclass(frozen=True)
 class TextureCrops(AbstractSource):
     """Every square of `side` pixels that lies within one of `bands`, which are rows from a first to before a last."""
