@@ -157,7 +157,12 @@ def test_source_is_a_plain_value(source):
     fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     plain = {name: value for name, value in fields.items() if not isinstance(value, AbstractSource)}
     back = json.loads(json.dumps(plain))
-    assert {k: tuple(v) if isinstance(v, list) else v for k, v in back.items()} == plain
+    assert {name: as_tuples(value) for name, value in back.items()} == plain
+
+
+def as_tuples(value: object) -> object:
+    """What JSON reads as lists, as the tuples that they were."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def test_converting_keeps_records_and_their_order(source, tmp_path):
