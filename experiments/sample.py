@@ -6,7 +6,7 @@
     python -m experiments.sample fashion out --image a.png --strength 0.6                  # image to image
     python -m experiments.sample fashion out --image a.png --strength s.png                # a strength per pixel
     python -m experiments.sample fashion out --image a.png --canvas 48 64                  # beyond its border
-    python -m experiments.sample runs/texture out --exemplar a.png --canvas 96 96          # its texture, outwards
+    python -m experiments.sample runs/texture/run out --exemplar a.png --canvas 96 96      # its texture, outwards
 
 Half a minute on two cores; `--sampling.input-guidance 1` makes what is new agree more with what is given. A mask has
 the size of its image, or of the network: white pixels are known, black ones are made anew. A map of strengths runs from
