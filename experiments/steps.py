@@ -60,6 +60,7 @@ SETTINGS = (
     *(Steps(steps, eta=0.0) for steps in DDIM_STEPS),
     *(Steps(steps, eta=0.0, rule="multistep", shift=shift) for shift in (1.0, SHIFT) for steps in MULTISTEP_STEPS),
     *(Steps(steps, eta=0.0, rule="heun", shift=shift) for shift in (1.0, SHIFT) for steps in HEUN_STEPS),
+    *(Steps(steps, eta=0.5, rule="multistep") for steps in MULTISTEP_STEPS[1:]),
     *(Steps(steps, eta=0.5) for steps in DDIM_STEPS),
 )
 """What is compared, in the order in which it is made."""

@@ -94,6 +94,7 @@ def check_gaussian(images: np.ndarray, mean: np.ndarray, covariance: np.ndarray)
         (from_path(WINDOW, 500), DDIM(0.0)),
         (from_path(WINDOW, 500), StochasticCoefficient(0.25)),
         (synchronous(40, SIDE, SIDE), Multistep()),
+        (synchronous(40, SIDE, SIDE), Multistep(0.5)),
         (from_path(WINDOW, 40), Heun()),
     ],
     ids=[
@@ -104,6 +105,7 @@ def check_gaussian(images: np.ndarray, mean: np.ndarray, covariance: np.ndarray)
         "window",
         "window, c 1/4",
         "synchronous, 40 steps of second order",
+        "synchronous, 40 steps of second order, eta 1/2",
         "window, 40 steps of second order",
     ],
 )
@@ -124,6 +126,13 @@ def test_inpainting_is_conditioning(plan, known):
     mean = MEAN[~known] + gain @ (truth[known] - MEAN[known])
     covariance = COVARIANCE[np.ix_(~known, ~known)] - gain @ COVARIANCE[np.ix_(known, ~known)]
     check_gaussian(images[:, ~known].astype(np.float64), mean, covariance)
+
+
+def test_law_rejects_as_few_steps_of_first_order():
+    """Those that the multistep rule of the same fresh noise generates the law in."""
+    images = np.asarray(run(gaussian(), synchronous(40, SIDE, SIDE), DDIM(0.5), batch=IMAGES), np.float64)
+    with pytest.raises(AssertionError):
+        check_gaussian(images.reshape(IMAGES, SIZE), MEAN, COVARIANCE)
 
 
 def test_law_rejects_a_denoiser_without_correlations():
@@ -182,6 +191,7 @@ RULES = {
     "coefficient 1/4": StochasticCoefficient(0.25),
     "coefficient 1": StochasticCoefficient(1.0),
     "multistep": Multistep(),
+    "multistep, eta 0.5": Multistep(0.5),
     "Heun": Heun(),
 }
 ORDER = {"DDIM, eta 0": 1, "coefficient 0": 1, "multistep": 2, "Heun": 2}
@@ -321,8 +331,8 @@ def test_soft_strengths_start_from_the_noised_image():
 def test_strengths_of_0_and_1_are_inpainting_to_the_bit(rule):
     image, known = jr.normal(jr.key(5), (4, SIDE, SIDE, 1)), jnp.asarray(KNOWN)
     plan = synchronous(12, SIDE, SIDE)
-    soft = _run(_denoiser(), with_strength(plan, 1.0 - KNOWN), rule, image=image)
-    hard = _run(_denoiser(), plan, rule, image=image, known=known)
+    soft = run(gaussian(), with_strength(plan, 1.0 - KNOWN), rule, image=image)
+    hard = run(gaussian(), plan, rule, image=image, known=known)
     np.testing.assert_array_equal(soft, hard)
     np.testing.assert_array_equal(soft[:, known], image[:, known])
 
@@ -331,11 +341,11 @@ def test_one_strength_for_all_is_image_to_image():
     """The same as an ordinary sampler that starts from the image, noised to that time."""
     image = jr.normal(jr.key(5), (4, SIDE, SIDE, 1))
     times = jnp.broadcast_to(jnp.linspace(1.0, 0.0, 13)[:, None, None] * 0.6, (13, SIDE, SIDE))
-    ordinary = _run(_denoiser(), FixedPlan(times), DDIM(0.0), image=image)
-    soft = _run(_denoiser(), with_strength(synchronous(12, SIDE, SIDE), 0.6), DDIM(0.0), image=image)
+    ordinary = run(gaussian(), FixedPlan(times), DDIM(0.0), image=image)
+    soft = run(gaussian(), with_strength(synchronous(12, SIDE, SIDE), 0.6), DDIM(0.0), image=image)
     np.testing.assert_array_equal(soft, ordinary)
-    noised = 0.4 * image + 0.6 * _run(_Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0), image=image)
-    again = _run(_Echo(), with_strength(synchronous(1, SIDE, SIDE), 0.6), DDIM(0.0), image=image)
+    noised = 0.4 * image + 0.6 * run(Echo(), synchronous(1, SIDE, SIDE), DDIM(0.0), image=image)
+    again = run(Echo(), with_strength(synchronous(1, SIDE, SIDE), 0.6), DDIM(0.0), image=image)
     np.testing.assert_allclose(again, noised, atol=1e-6)
 
 

@@ -15,11 +15,11 @@ def step_rule(name: RuleName, eta: float) -> AbstractStepRule:
 
     Raises `ValueError` for a name that is none, and for a share above 0 of a rule that draws no noise.
     """
-    if name == "ddim":
-        return DDIM(eta)
-    deterministic = {"multistep": Multistep, "heun": Heun}
-    if name not in deterministic:
+    drawing = {"ddim": DDIM, "multistep": Multistep}
+    if name in drawing:
+        return drawing[name](eta)
+    if name != "heun":
         raise ValueError(f"step rules are called {', '.join(get_args(RuleName))}; got {name}, choose from these")
     if eta != 0:
-        raise ValueError(f"the rule {name} draws no fresh noise, got eta={eta}; give eta=0, or the rule ddim")
-    return deterministic[name]()
+        raise ValueError(f"the rule {name} draws no fresh noise, got eta={eta}; give eta=0, or another rule")
+    return Heun()

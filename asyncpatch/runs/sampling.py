@@ -26,7 +26,7 @@ class SamplingConfig:
     steps: int = 50
     """Of one image. A step is a network call, but two of the rule heun; guidance is one call of twice the batch."""
     rule: RuleName = "ddim"
-    """How a step is made. The others are of second order and deterministic: they need `eta` 0."""
+    """How a step is made: the others are of second order, and `heun` draws no noise: it needs `eta` 0."""
     shift: float = 1.0
     """Of the times of all steps: above 1 more steps go to high noise, 1 is an even grid."""
     guidance: float = 1.5

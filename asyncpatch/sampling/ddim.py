@@ -27,7 +27,7 @@ from asyncpatch.sampling.base import AbstractStepRule, Denoise
 from asyncpatch.shapes import Image, TimeField
 
 
-def _as_coefficient(value: ArrayLike) -> Float[Array, ""]:
+def as_coefficient(value: ArrayLike) -> Float[Array, ""]:
     return jnp.asarray(value, jnp.float32)
 
 
@@ -37,12 +37,12 @@ class DDIM(AbstractStepRule):
     `eta` is an array, so that one compiled program serves all its values.
     """
 
-    eta: Float[Array, ""] = eqx.field(converter=_as_coefficient, default=0.0)
+    eta: Float[Array, ""] = eqx.field(converter=as_coefficient, default=0.0)
 
     calls: ClassVar[int] = 1
 
     def __check_init__(self):
-        _check_unit_interval("eta", self.eta)
+        check_unit_interval("eta", self.eta)
 
     def init(self, z: Image) -> None:
         return None
@@ -58,10 +58,8 @@ class DDIM(AbstractStepRule):
         key: PRNGKeyArray,
         denoise: Denoise,
     ) -> tuple[Image, None]:
-        share = posterior_share(schedule, t, s)
-        kept = jnp.sqrt((1 - self.eta**2) + (self.eta * share) ** 2)
-        fresh = self.eta * jnp.sqrt(1 - share**2)
-        return _step(schedule, z, prediction, t, s, kept, fresh, key), None
+        kept, fresh = noise_shares(self.eta, posterior_share(schedule, t, s))
+        return noisy_step(schedule, z, prediction, t, s, kept, fresh, key), None
 
 
 class StochasticCoefficient(AbstractStepRule):
@@ -70,12 +68,12 @@ class StochasticCoefficient(AbstractStepRule):
     `c` is an array, so that one compiled program serves all its values.
     """
 
-    c: Float[Array, ""] = eqx.field(converter=_as_coefficient)
+    c: Float[Array, ""] = eqx.field(converter=as_coefficient)
 
     calls: ClassVar[int] = 1
 
     def __check_init__(self):
-        _check_unit_interval("c", self.c)
+        check_unit_interval("c", self.c)
 
     def init(self, z: Image) -> None:
         return None
@@ -92,7 +90,7 @@ class StochasticCoefficient(AbstractStepRule):
         denoise: Denoise,
     ) -> tuple[Image, None]:
         redrawn = self.c * (1 - posterior_share(schedule, t, s))
-        return _step(schedule, z, prediction, t, s, 1 - redrawn, jnp.sqrt(redrawn * (2 - redrawn)), key), None
+        return noisy_step(schedule, z, prediction, t, s, 1 - redrawn, jnp.sqrt(redrawn * (2 - redrawn)), key), None
 
     def eta(self, schedule: AbstractNoiseSchedule, t: TimeField, s: TimeField) -> TimeField:
         """The `eta` of the DDIM step from `t` to `s` that has the same law, per token; `sqrt(c)` where `s = t`."""
@@ -114,7 +112,12 @@ def deterministic_step(
     return jnp.where((s == t)[..., None], z, moved)
 
 
-def _step(
+def noise_shares(eta: Float[Array, ""], share: TimeField) -> tuple[TimeField, TimeField]:
+    """How much of the predicted noise a DDIM step keeps, and how much it draws afresh; their squares sum to 1."""
+    return jnp.sqrt((1 - eta**2) + (eta * share) ** 2), eta * jnp.sqrt(1 - share**2)
+
+
+def noisy_step(
     schedule: AbstractNoiseSchedule,
     z: Image,
     prediction: Prediction,
@@ -124,11 +127,12 @@ def _step(
     fresh: TimeField,
     key: PRNGKeyArray,
 ) -> Image:
+    """The step that keeps and draws these shares of noise. Tokens that stay keep their bits."""
     noise = kept[..., None] * prediction.noise + fresh[..., None] * jr.normal(key, z.shape, z.dtype)
     moved = schedule.alpha(s)[..., None] * prediction.data + schedule.sigma(s)[..., None] * noise
     return jnp.where((s == t)[..., None], z, moved)
 
 
-def _check_unit_interval(name: str, value: Float[Array, ""]) -> None:
+def check_unit_interval(name: str, value: Float[Array, ""]) -> None:
     if not isinstance(value, Tracer) and not 0 <= float(value) <= 1:
         raise ValueError(f"{name} runs from 0 (deterministic) to 1 (posterior), got {float(value)}; keep to [0, 1]")

@@ -8,11 +8,13 @@ is, exactly,
 A constant `xhat` gives DDIM. Here `xhat` is taken to be linear in `p`, with the slope that the token's last own move
 showed: if its estimate changed by `change` while its share fell by `fall`,
 
-    z_s = [DDIM step with xhat] + alpha_s (1 - r) min(W / fall, 2) change,     r = (alpha_t/alpha_s) (sigma_s/sigma_t)
+    z_s = [DDIM step with xhat] + alpha_s (1 - k r) min(W / fall, 2) change,   r = (alpha_t/alpha_s) (sigma_s/sigma_t)
     W = p_t - mean of p = p_t (1 - log(1 + q) / q),     q = p_t / p_s - 1
 
-`W` is half of the step for a short one, and all of `p_t` for the last step to 0. The share has no infinite end, unlike
-the log-SNR, whose differences the original divides by: a step from noise is a quotient like any other here.
+with `k` the share of noise that the step keeps, 1 without fresh noise, and `alpha_s (1 - k r)` the weight of the
+estimate in it. `W` is half of the step for a short one, and all of `p_t` for the last step to 0. The share has no
+infinite end, unlike the log-SNR, whose differences the original divides by: a step from noise is a quotient like any
+other here.
 
 A token that has not moved yet has no slope and starts with a first-order step. One that pauses keeps `change` and
 `fall` of its last own move, and forgets how its estimate changed while others moved: that is not the slope along its
@@ -31,7 +33,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
 from asyncpatch.process import Prediction
 from asyncpatch.sampling.base import AbstractStepRule, Denoise
-from asyncpatch.sampling.ddim import deterministic_step, posterior_share
+from asyncpatch.sampling.ddim import (
+    as_coefficient,
+    check_unit_interval,
+    noise_shares,
+    noisy_step,
+    posterior_share,
+)
 from asyncpatch.shapes import Image, TimeField
 
 MOST = 2.0
@@ -54,9 +62,18 @@ class Moves(eqx.Module):
 
 
 class Multistep(AbstractStepRule):
-    """Second order at one call a step, from the estimates of the step before. Deterministic: draws no noise."""
+    """Second order at one call a step, from the estimates of the step before.
+
+    `eta` in [0, 1] is the share of fresh noise in each step, as in `DDIM`: an array, so that one compiled program
+    serves all its values. Raises `ValueError` for a share outside of that.
+    """
+
+    eta: Float[Array, ""] = eqx.field(converter=as_coefficient, default=0.0)
 
     calls: ClassVar[int] = 1
+
+    def __check_init__(self):
+        check_unit_interval("eta", self.eta)
 
     def init(self, z: Image) -> Moves:
         nothing, still = jnp.zeros_like(z), jnp.zeros(z.shape[:2], z.dtype)
@@ -78,8 +95,10 @@ class Multistep(AbstractStepRule):
         fall = jnp.where(moved, state.fallen, state.fall)
         noisier, cleaner = noise_share(schedule, t), noise_share(schedule, s)
         part = jnp.minimum(safe_divide(mean_fall(noisier, cleaner), fall), MOST)
-        data_weight = schedule.alpha(s) * (1 - posterior_share(schedule, t, s))
-        first = deterministic_step(schedule, z, prediction, t, s)
+        share = posterior_share(schedule, t, s)
+        kept, fresh = noise_shares(self.eta, share)
+        data_weight = schedule.alpha(s) * (1 - kept * share)
+        first = noisy_step(schedule, z, prediction, t, s, kept, fresh, key)
         following = jnp.where((s == t)[..., None], z, first + (data_weight * part)[..., None] * change)
         return following, Moves(prediction.data, jnp.where(s == t, 0.0, noisier - cleaner), change, fall)
 

@@ -103,7 +103,7 @@ class Steps:
     """Share of fresh noise in each step: 0.5 is the paper's c = 0.25; RePaint has a share of 1."""
     seed: int = 0
     rule: RuleName = "ddim"
-    """How a step is made. The others are of second order and deterministic: they need `eta` 0."""
+    """How a step is made: the others are of second order, and `heun` draws no noise: it needs `eta` 0."""
     shift: float = 1.0
     """Of the times of all steps: above 1 more steps go to high noise, 1 is an even grid."""
 

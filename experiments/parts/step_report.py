@@ -24,7 +24,8 @@ def collect_series(rows: list[dict], metric: str) -> dict[str, Series]:
     found: dict[str, Series] = {}
     for row in rows:
         how = row["how"]
-        name = f"DDIM, eta {how['eta']:g}" if how["rule"] == "ddim" else how["rule"]
+        name = "DDIM" if how["rule"] == "ddim" else how["rule"]
+        name += f", eta {how['eta']:g}" if how["rule"] == "ddim" or how["eta"] > 0 else ""
         name += "" if how["shift"] == 1 else f", shift {how['shift']:g}"
         seeds = found.setdefault(name, {}).setdefault(row["calls_per_image"], {})
         seeds[how["seed"]] = row["values"][metric]["value"]
