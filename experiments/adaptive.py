@@ -54,6 +54,7 @@ METRIC = "Frechet distance"
 
 PLANS: dict[str, Callable[[int, int, int], tuple[AbstractPlan, AbstractStepRule]]] = {
     FIRST: lambda calls, height, width: (synchronous(calls, height, width), DDIM()),
+    "adaptive 0.1": lambda calls, height, width: (Adaptive(calls, 0.1), DDIM()),
     "adaptive 0.25": lambda calls, height, width: (Adaptive(calls, 0.25), DDIM()),
     "adaptive 0.5": lambda calls, height, width: (Adaptive(calls, 0.5), DDIM()),
     "adaptive 1": lambda calls, height, width: (Adaptive(calls, 1.0), DDIM()),
@@ -71,7 +72,7 @@ def adaptive(
     head: Annotated[Path, tyro.conf.arg(metavar="HEAD")],
     output: Annotated[Path, tyro.conf.arg(metavar="OUTPUT")],
     /,
-    task: Generation | Inpainting = Generation(count=512),
+    task: Generation | Inpainting = Generation(count=1024),
     calls: tuple[int, ...] = (5, 8, 12, 20, 30, 50),
     plans: tuple[str, ...] = tuple(PLANS),
     seeds: int = 3,
@@ -151,7 +152,7 @@ class _Scorer:
             known = mask_set(task.masks, self.count, *self.shape[:2], task.mask_seed)
             self.given, self.known = np.where(known[..., None], real, 0.0), known
         else:
-            self.count = task.count or 512
+            self.count = task.count or 1024
             real, _ = read_images(run.experiment, held_out, len(open_once(held_out)))
             self.labels = np.asarray(labels_in_turn(self.count, run.num_classes))
             self.given = np.zeros((self.count, *self.shape), np.float32)
@@ -213,7 +214,7 @@ def _strip(run: Run, denoiser: SelfAssessingDenoiser, images: int = 3) -> pictur
     """Of some classes the time field, the noisy image and the estimate, as they fall together under `Adaptive`."""
     classes = labels_in_turn(images, run.num_classes)
     blank = jnp.zeros((images, *run.image_shape))
-    task = Task(Adaptive(SHOWN_CALLS, 0.5))
+    task = Task(Adaptive(SHOWN_CALLS))
     made, history = sample_with_history(jr.key(0), denoiser, task, blank, classes, DDIM(), frames=SHOWN_FRAMES)
     seen = zip(history.times, history.noisy, history.data, made, strict=True)
     return np.concatenate([pictures.strip(*map(np.asarray, one)) for one in seen])

@@ -45,7 +45,7 @@ class Adaptive(AbstractPlan):
     """
 
     budget: int = eqx.field(static=True)
-    strength: Float[Array, ""] = eqx.field(converter=_as_share, default=0.5)
+    strength: Float[Array, ""] = eqx.field(converter=_as_share, default=0.25)
 
     def __check_init__(self):
         _check(self.budget, strength=self.strength)

@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogFormatter, NullLocator
 
 from asyncpatch.metrics import Estimate
 from experiments.parts.tables import Finding, summary
@@ -88,7 +89,8 @@ def draw_curves(curves: Curves, metric: str, path: Path) -> Path:
     axes.set(xscale="log", yscale="log", xlabel="network calls an image", ylabel=metric)
     ticks = sorted({count for by_calls in curves.values() for count in by_calls})
     axes.set_xticks(ticks, [str(count) for count in ticks])
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 1)))
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=90)
     plt.close(figure)
