@@ -3,8 +3,7 @@
     apt-get install dataset-fashion-mnist
     python -m experiments.fashion
 
-Any folder with the four IDX files serves: `--data FOLDER`. The report under `experiments/results/fashion` is of
-the former network, of 2.9M parameters, after half an hour.
+Any folder with the four IDX files serves: `--data FOLDER`.
 """
 
 import dataclasses
