@@ -108,12 +108,13 @@ def picture(run: str, path: Path, seed: int) -> Path:
     given = jnp.where(known[..., None], image, 0.0)
     task, null = Task(synchronous(50, height, width), known), jnp.full(count, -1, jnp.int32)
     ways = {
-        "no guidance, no label": (1.0, 0.0, null),
-        "by the input, weight 1": (1.0, 1.0, null),
-        "by the input, weight 3": (1.0, 3.0, null),
+        "no label, no guidance": (1.0, 0.0, null),
+        "by the input, weight 0.5": (1.0, 0.5, null),
+        "by the input, weight 2": (1.0, 2.0, null),
         "the label, no guidance": (1.0, 0.0, opened.examples.label),
-        "by the label, weight 3": (3.0, 0.0, opened.examples.label),
-        "by both, 3 and 1": (3.0, 1.0, opened.examples.label),
+        "by the label, weight 2": (2.0, 0.0, opened.examples.label),
+        "by both, 1.5 and 0.5": (1.5, 0.5, opened.examples.label),
+        "too much of both, 3 and 1": (3.0, 1.0, opened.examples.label),
     }
     rows = {
         "original": [pictures.colour(one) for one in image],
@@ -123,7 +124,7 @@ def picture(run: str, path: Path, seed: int) -> Path:
         guided = guide(opened.denoiser, label_weight, input_weight, 1.0, seed)
         made = as_numpy(sample(jr.key(seed), guided, task, given, label, DDIM(0.5)))
         rows[name] = [pictures.colour(one) for one in made]
-    figure, axes = plt.subplots(figsize=(9, 6.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 7), layout="constrained")
     sheet = pictures.tile(list(rows.values()))
     axes.imshow(sheet, interpolation="nearest")
     step = sheet.shape[0] / len(rows)
