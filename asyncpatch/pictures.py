@@ -107,16 +107,20 @@ def moments(
     data: Float[Values, "batch frames height width channel"],
     final: Float[Values, "batch height width channel"],
 ) -> list[Pixels]:
-    """The rows of `strip` for several images beside each other, one picture a moment: what `animate` takes."""
+    """The rows of `strip` for several images beside each other, one picture a moment: what `animate` takes.
+
+    Those of one image alone lie beside each other.
+    """
     done = np.zeros_like(times[:, 0])
     fields, seen, told = (
         np.concatenate([np.asarray(part), np.asarray(last)[:, None]], axis=1)
         for part, last in ((times, done), (noisy, final), (data, final))
     )
-    return [
-        tile([[colour_time(t) for t in fields[:, at]], *([colour(z) for z in part[:, at]] for part in (seen, told))])
+    sheets = [
+        [[colour_time(t) for t in fields[:, at]], *([colour(z) for z in part[:, at]] for part in (seen, told))]
         for at in range(fields.shape[1])
     ]
+    return [tile(rows if len(fields) > 1 else [[row[0] for row in rows]]) for rows in sheets]
 
 
 HELD = 12

@@ -153,6 +153,14 @@ def test_moments_show_several_images_beside_each_other():
     assert (frames[2][8:12, 2:6] == frames[2][14:18, 2:6]).all(), "both end with the image"
 
 
+def test_moments_of_one_image_lie_beside_each_other():
+    times, noisy, data = (np.full((1, 2, 4, 4, 1), value) for value in (0.5, -1.0, 1.0))
+    frames = moments(times[..., 0], noisy, data, np.zeros((1, 4, 4, 1)))
+    assert frames[0].shape == (6 + 2, 3 * 6 + 2, 3)
+    assert (frames[0][2:6, 8:12] == 0).all()
+    assert (frames[0][2:6, 14:18] == 255).all()
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_animations_are_endless_and_keep_their_end_longest(suffix, tmp_path):
     frames = [np.full((4, 4, 3), shade, np.uint8) for shade in (0, 100, 255)]
