@@ -35,6 +35,9 @@ LEVELS, METHOD = 30, RePaint(jump_length=10, resamplings=10)
 SHARES = {"all": 1, "a half": 2, "a fifth": 5, "a tenth": 10}
 """Of RePaint's calls."""
 
+GUIDED, WEIGHT = 10, 0.5
+"""A plan of so many times fewer steps is guided by the input too, with this weight: two calls a step."""
+
 
 def calls() -> int:
     """RePaint's network calls for an image."""
@@ -42,31 +45,40 @@ def calls() -> int:
 
 
 def settings_of(run: str, name: str, count: int) -> list[Setting]:
-    """RePaint, then the plans, on one mask family."""
+    """RePaint, then the plans, then the guided one, on one mask family."""
     task = Inpainting(MASKS[name], count)
     plans = [
         Setting(f"{name}, a plan of {share} of the calls", run, task, Steps(calls() // by, eta=1.0))
         for share, by in SHARES.items()
     ]
     baseline = dataclasses.replace(task, method=METHOD)
-    return [Setting(f"{name}, RePaint", run, baseline, Steps(LEVELS, eta=1.0)), *plans]
+    how = Steps(calls() // GUIDED, eta=1.0, input_guidance=WEIGHT)
+    guided = Setting(f"{name}, a guided plan of {how.calls / calls():.0%} of the calls", run, task, how)
+    return [Setting(f"{name}, RePaint", run, baseline, Steps(LEVELS, eta=1.0)), *plans, guided]
 
 
 def curves(settings: Sequence[Setting], found: Sequence[Sequence[dict]], path: Path) -> Path:
     """LPIPS against calls, or the Frechet distance if it was not measured; RePaint is a cross."""
     metric = measured(found, ("LPIPS", "FD", "FID"))[0]
-    figure, panels = plt.subplots(1, len(MASKS), figsize=(11, 3.2), layout="constrained")
+    figure, panels = plt.subplots(1, len(MASKS), figsize=(11, 3.6), layout="constrained")
     for axes, name in zip(panels, MASKS, strict=True):
         mine = [rows for setting, rows in zip(settings, found, strict=True) if setting.line.startswith(f"{name}, ")]
-        for rows, marker, label in ((mine[:1], "x", "RePaint"), (mine[1:], "o-", "a plan")):
+        for rows, marker, label in (
+            (mine[:1], "x", "RePaint"),
+            (mine[1:-1], "o-", "a plan"),
+            (mine[-1:], "s", "a plan, guided by the input"),
+        ):
             means = [Estimate.mean_of(values(some, metric)) for some in rows]
             errors = [mean.standard_error or 0.0 for mean in means]
             at = [some[0]["calls_per_image"] for some in rows]
             axes.errorbar(at, [mean.value for mean in means], errors, fmt=marker, label=label, capsize=3)
         axes.set(title=name, xscale="log", xlabel="network calls")
+        ticks = sorted({calls() // by for by in SHARES.values()})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(f"{metric} (lower is better)")
-    panels[-1].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=100)
     plt.close(figure)
     return path

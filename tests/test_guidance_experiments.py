@@ -54,10 +54,13 @@ def test_plans_against_repaint(digits_run, output, monkeypatch):
     monkeypatch.setattr(against_repaint, "LEVELS", 5)
     monkeypatch.setattr(against_repaint, "METHOD", against_repaint.RePaint(2, 2))
     monkeypatch.setattr(against_repaint, "SHARES", {"all": 1, "a half": 2})
+    monkeypatch.setattr(against_repaint, "GUIDED", 4)
     page = against_repaint.against_repaint(output, str(digits_run), completed=4, seeds=1).read_text(encoding="utf-8")
     calls = against_repaint.calls()
     assert f"| square, RePaint | {calls} | 1 |" in page
     assert f"| thin, a plan of a half of the calls | {calls // 2} | 1 |" in page
+    guided = calls // 4 * 2
+    assert f"| wide, a guided plan of {guided / calls:.0%} of the calls | {guided} | 1 |" in page
     assert np.asarray(Image.open(output / "against_repaint.png")).std() > 10
 
 
