@@ -112,7 +112,7 @@ def guide(
     denoiser: AbstractDenoiser, guidance: float, input_guidance: float, noisier: float | None, seed: int
 ) -> AbstractDenoiser:
     """A denoiser under both guidances; one that is off is left out, and with it its network calls."""
-    if guidance != 1 and denoiser.num_classes != 0:
+    if guidance != 1:
         denoiser = ClassifierFree(denoiser, guidance)
     if input_guidance != 0:
         key = jr.fold_in(jr.key(seed), GUIDANCE_STREAM)
