@@ -136,10 +136,10 @@ def train_run(
         lambda images: images % parts == 0,
         f"a multiple of {parts} (microbatches times devices)",
     )
+    keep_compiled()
     rehearse_training(experiment)
     if sampling is not None:
         rehearse_sampling(experiment, sampling)
-    keep_compiled()
     training, held_out = open_batches(experiment, workers)
     return train(
         folder,
