@@ -93,7 +93,7 @@ class Autoencoder(eqx.Module):
         Raises `ValueError` before any compute if the image, or the known region of its pixels, has another shape.
         """
         self.config.check_image(*image.shape)
-        check_region(image.shape, known)
+        check_region(image, known)
         seen = jnp.concatenate([jnp.where(known[..., None], image, 0.0), known[..., None]], axis=-1, dtype=image.dtype)
         encoder, seen, features = self._cast(self.encoder, seen, known_features(known))
         return encoder(seen, features, self.config.rematerialise).astype(jnp.float32)
@@ -149,12 +149,13 @@ def known_sites(known: Known, factor: int) -> Bool[Array, "rows cols"]:
     return known.reshape(height // factor, factor, width // factor, factor).all((1, 3))
 
 
-def check_region(shape: tuple[int, int, int], known: Array) -> None:
+def check_region(image: Image, known: Array) -> None:
     """Raises `TypeError` unless a known region is boolean, and `ValueError` unless it has the size of its image."""
     if known.dtype != bool:
         raise TypeError(f"a known region must be boolean, True where a pixel is observed, got {known.dtype}")
-    if known.shape != shape[:2]:
+    height, width, _ = image.shape
+    if known.shape != (height, width):
         raise ValueError(
-            f"the known region of an image of {shape[0]}x{shape[1]} pixels has a value for each of them, got one of "
+            f"the known region of an image of {height}x{width} pixels has a value for each of them, got one of "
             f"shape {known.shape}; resize it with nearest neighbours"
         )
