@@ -108,7 +108,7 @@ def test_a_run_that_went_on_is_another_row(run, experiment, judge, tmp_path):
     grown = tmp_path / "run"
     shutil.copytree(run, grown)
     before = evaluate(grown, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge)
-    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
+    state = init_state(experiment.learner, experiment.training, make_mesh(1, 1))
     state = eqx.tree_at(lambda state: state.step, state, state.step + 7)
     with Checkpoints(grown, RunConfig(steps=7)) as checkpoints:
         checkpoints.save(state, to_json(experiment), None)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.shapes import Image, Label, TimeField
-from asyncpatch.train import OptimizerConfig, RunConfig, TrainConfig, TrainState, make_mesh, train
+from asyncpatch.train import Descent, OptimizerConfig, RunConfig, TrainConfig, TrainState, make_mesh, train
 
 SIZE, NUM_CLASSES, BATCH = 4, 3, 8
 
@@ -96,12 +96,16 @@ class ToyData:
             step += 1
 
 
-def toy_train(folder: Path, config: TrainConfig = TOY_CONFIG, run: RunConfig = TOY_RUN, **changes) -> TrainState:
-    """Train the toy with one argument of `train` or another changed."""
+TOY_LEARNER = Descent(DenseDenoiser, toy_loss)
+
+
+def toy_train(
+    folder: Path, config: TrainConfig = TOY_CONFIG, run: RunConfig = TOY_RUN, loss_fn=toy_loss, **changes
+) -> TrainState:
+    """Train the toy with another loss, or with one argument of `train` or another changed."""
     arguments = {
         "experiment": (config, run),
-        "make_denoiser": DenseDenoiser,
-        "loss_fn": toy_loss,
+        "learner": Descent(DenseDenoiser, loss_fn),
         "data": ToyData(),
         "mesh": make_mesh(),
     }

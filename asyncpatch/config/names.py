@@ -27,6 +27,9 @@ PACKAGE = {
     "LeanUNetConfig": "asyncpatch.nn.lean_unet.LeanUNetConfig",
     "SupervisedInpainterConfig": "asyncpatch.nn.inpainter.SupervisedInpainterConfig",
     "TransformerConfig": "asyncpatch.nn.transformer.TransformerConfig",
+    "AutoencoderConfig": "asyncpatch.nn.autoencoder.AutoencoderConfig",
+    "Stages": "asyncpatch.nn.stages.Stages",
+    "DiscriminatorConfig": "asyncpatch.nn.discriminator.DiscriminatorConfig",
     # noise schedules
     "RectifiedFlow": "asyncpatch.noise_schedule.RectifiedFlow",
     "Cosine": "asyncpatch.noise_schedule.Cosine",

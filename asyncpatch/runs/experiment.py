@@ -19,7 +19,7 @@ from asyncpatch.process import AbstractDenoiser
 from asyncpatch.ranges import check_counts
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler
-from asyncpatch.train import TrainConfig
+from asyncpatch.train import Descent, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Experiment:
     timesteps: AbstractTimestepSampler
     weighting: AbstractWeighting
     training: TrainConfig
+
+    @property
+    def learner(self) -> Descent:
+        """What the trainer is given."""
+        return Descent(self.make_denoiser, self.training_loss)
 
     def make_denoiser(self, key: PRNGKeyArray) -> NetworkDenoiser:
         """A denoiser with fresh weights."""

@@ -5,6 +5,8 @@ from asyncpatch.train.batch import BatchSource as BatchSource
 from asyncpatch.train.batch import put_batch as put_batch
 from asyncpatch.train.folder import FolderInUseError as FolderInUseError
 from asyncpatch.train.interrupt import TERMINATED_STATUS as TERMINATED_STATUS
+from asyncpatch.train.learner import AbstractLearner as AbstractLearner
+from asyncpatch.train.learner import Descent as Descent
 from asyncpatch.train.loop import train as train
 from asyncpatch.train.mesh import make_mesh as make_mesh
 from asyncpatch.train.metrics_log import read_metrics as read_metrics

@@ -29,11 +29,12 @@ from asyncpatch.train.extras import Extras
 from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.folder import held, prepare, replace_bytes
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
+from asyncpatch.train.learner import AbstractLearner
 from asyncpatch.train.record import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
-from asyncpatch.train.state import MakeDenoiser, NonFiniteLossError, TrainState, abstract_state, init_state
-from asyncpatch.train.step import LossFunction, flat_train_step
+from asyncpatch.train.state import NonFiniteLossError, TrainState, abstract_state, init_state
+from asyncpatch.train.step import flat_train_step
 from asyncpatch.train.validation import Validation
 
 BATCHES_AHEAD = 2
@@ -53,8 +54,7 @@ def train(
     experiment: object,
     config: TrainConfig,
     run: RunConfig,
-    make_denoiser: MakeDenoiser,
-    loss_fn: LossFunction,
+    learner: AbstractLearner,
     data: BatchSource,
     mesh: Mesh,
     validation: Validation | None = None,
@@ -62,7 +62,7 @@ def train(
 ) -> TrainState:
     """Train to `run.steps`, from the newest checkpoint in `folder` if there is one.
 
-    `experiment` is the whole config of the run, `config` and those of data, loss and denoiser included: it is
+    `experiment` is the whole config of the run, `config` and those of data and learner included: it is
     saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
     `OSError` if the folder cannot be written to, `FolderInUseError` if another training runs there, `ValueError` for
     unusable batches, `NonFiniteLossError`, and `SystemExit(143)` once the state is saved after a SIGTERM. A validation
@@ -75,16 +75,16 @@ def train(
         Checkpoints(folder, run) as checkpoints,
         Extras() as extras,
     ):
-        state = checkpoints.restore(written, abstract_state(make_denoiser, config, mesh))
+        state = checkpoints.restore(written, abstract_state(learner, config, mesh))
         if state is None:
-            state = init_state(make_denoiser, config, mesh)
+            state = init_state(learner, config, mesh)
         if validation is not None:
             validation.rehearse(state, config, mesh)
         _write_config(folder, written)
         start = int(state.step)
         arrays, rest = flatten(state)
         del state  # its buffers are reused by the first step
-        take_step = flat_train_step(rest, loss_fn, config, run.log_every, mesh)
+        take_step = flat_train_step(rest, learner, config, run.log_every, mesh)
 
         def give_up(step: int) -> None:
             raise NonFiniteLossError(_what_broke(step, data.batch(step), checkpoints.newest()))

@@ -102,6 +102,7 @@ class Reporter:
             step, speed, metrics = self._pending.pop(0)
             self._check(metrics)
             values = {name: float(getattr(metrics, name)) for name in ("loss", "gradient_norm", "learning_rate")}
+            values |= {name: float(value) for name, value in metrics.details.items()}
             self.write(step, values | ({} if speed is None else {"images_per_second": round(speed, 1)}))
             if self._writes:
                 self._progress.note(f"loss {values['loss']:.4g}" + ("" if speed is None else f"  {speed:.0f} images/s"))
