@@ -203,16 +203,14 @@ def test_each_term_of_the_quantisation_moves_its_own_side():
 
 
 def test_dead_codes_are_revived_and_others_are_left_alone():
-    codebook, sites = a_codebook(codes=4), 10 + jr.normal(jr.key(1), (2, 5, 3))
-    book, use = CodeUse.none_yet(4).revive(codebook, sites, jr.key(2))
-    places = {tuple(site) for site in np.asarray(sites).reshape(-1, 3)}
-    assert all(tuple(code) in places for code in np.asarray(book.codes)), "at first all are dead"
+    codebook, latents = a_codebook(codes=4), 10 + jr.normal(jr.key(1), (4, 3))
+    book, use = CodeUse.none_yet(4).revive(codebook, latents)
+    np.testing.assert_array_equal(book.codes, latents, "at first all are dead")
     assert not use.dead().any()
-    index = jnp.array([0, 0, 1, 1, 3, 3])
     for _ in range(300):
-        use = use.after(index)
+        use = use.after(jnp.array([2.0, 2.0, 0.0, 2.0]))
     np.testing.assert_array_equal(use.dead(), [False, False, True, False])
-    again, use = use.revive(book, sites + 50, jr.key(3))
+    again, use = use.revive(book, latents + 50)
     np.testing.assert_array_equal(jnp.any(again.codes != book.codes, axis=-1), [False, False, True, False])
     assert not use.dead().any()
 

@@ -17,6 +17,10 @@ PACKAGE = {
     "Experiment": "asyncpatch.runs.experiment.Experiment",
     "DataConfig": "asyncpatch.runs.experiment.DataConfig",
     "DifficultyExperiment": "asyncpatch.runs.difficulty.DifficultyExperiment",
+    "AutoencoderExperiment": "asyncpatch.runs.autoencoder.AutoencoderExperiment",
+    "NoPerceptual": "asyncpatch.runs.perceptual.NoPerceptual",
+    "LpipsOnAlexNet": "asyncpatch.runs.perceptual.LpipsOnAlexNet",
+    "LpipsOnVgg16": "asyncpatch.runs.perceptual.LpipsOnVgg16",
     # trainer
     "OptimizerConfig": "asyncpatch.train.optimizers.OptimizerConfig",
     "MuonConfig": "asyncpatch.train.optimizers.MuonConfig",
@@ -39,6 +43,7 @@ PACKAGE = {
     "Plain": "asyncpatch.losses.weighting.Plain",
     "SiD2": "asyncpatch.losses.weighting.SiD2",
     "FisherDivergence": "asyncpatch.losses.weighting.FisherDivergence",
+    "AutoencoderObjective": "asyncpatch.losses.autoencoder_objective.AutoencoderObjective",
     # laws of training times
     "Synchronous": "asyncpatch.timesteps.synchronous.Synchronous",
     "Independent": "asyncpatch.timesteps.independent.Independent",

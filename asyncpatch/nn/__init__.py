@@ -20,6 +20,7 @@ from asyncpatch.nn.difficulty import field_network as field_network
 from asyncpatch.nn.difficulty import fingerprint as fingerprint
 from asyncpatch.nn.discriminator import Discriminator as Discriminator
 from asyncpatch.nn.discriminator import DiscriminatorConfig as DiscriminatorConfig
+from asyncpatch.nn.identity import fingerprint_of as fingerprint_of
 from asyncpatch.nn.inpainter import SupervisedInpainter as SupervisedInpainter
 from asyncpatch.nn.inpainter import SupervisedInpainterConfig as SupervisedInpainterConfig
 from asyncpatch.nn.inpainter import supervised_inpainter as supervised_inpainter

@@ -14,8 +14,7 @@ Invariant: what `Codebook` returns are codes to the bit.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 Latents = Float[Array, "rows cols channel"]
 
@@ -76,22 +75,18 @@ class CodeUse(eqx.Module):
         """All codes are dead."""
         return cls(jnp.zeros(codes))
 
-    def after(self, index: Int[Array, "*sites"]) -> "CodeUse":
-        """The average with one more batch."""
-        counts = jnp.zeros_like(self.share).at[index.ravel()].add(1.0)
-        return CodeUse(USE_DECAY * self.share + (1 - USE_DECAY) * counts / index.size)
+    def after(self, counts: Float[Array, " codes"]) -> "CodeUse":
+        """The average with one more batch, in which codes were chosen so often."""
+        return CodeUse(USE_DECAY * self.share + (1 - USE_DECAY) * counts / jnp.sum(counts))
 
     def dead(self) -> Bool[Array, " codes"]:
         """Which codes nothing moves."""
         return self.share < DEAD / len(self.share)
 
-    def revive(
-        self, codebook: Codebook, latents: Float[Array, "*sites channel"], key: PRNGKeyArray
-    ) -> tuple[Codebook, "CodeUse"]:
-        """Dead codes take the places of random latents, and are given time before they are judged again."""
-        dead, sites = self.dead(), latents.reshape(-1, latents.shape[-1])
-        drawn = sites[jr.randint(key, dead.shape, 0, len(sites))].astype(codebook.codes.dtype)
-        codes = jnp.where(dead[:, None], drawn, codebook.codes)
+    def revive(self, codebook: Codebook, latents: Float[Array, "codes channel"]) -> tuple[Codebook, "CodeUse"]:
+        """Each dead code takes the place of its latent, and is given time before it is judged again."""
+        dead = self.dead()
+        codes = jnp.where(dead[:, None], latents, codebook.codes)
         share = jnp.where(dead, 1 / len(dead), self.share)
         return eqx.tree_at(lambda book: book.codes, codebook, codes), CodeUse(share)
 

@@ -17,7 +17,7 @@ from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.runs.cache import keep_compiled
-from asyncpatch.runs.experiment import DataConfig, Experiment, open_batches
+from asyncpatch.runs.experiment import DataConfig, Experiment, check_batch_size, open_batches
 from asyncpatch.runs.recipes import recipe
 from asyncpatch.runs.rehearsal import rehearse_sampling, rehearse_training
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
@@ -129,13 +129,7 @@ def train_run(
     check_number(
         "fsdp", fsdp, lambda parts: parts >= 1 and jax.device_count() % parts == 0, f"a divisor of {jax.device_count()}"
     )
-    parts = experiment.training.accumulation * jax.device_count()
-    check_number(
-        "batch_size",
-        experiment.data.batch_size,
-        lambda images: images % parts == 0,
-        f"a multiple of {parts} (microbatches times devices)",
-    )
+    check_batch_size(experiment.data, experiment.training)
     keep_compiled()
     rehearse_training(experiment)
     if sampling is not None:
