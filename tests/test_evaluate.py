@@ -234,6 +234,13 @@ def test_repaint_has_a_rule_and_times_of_its_own(run, tmp_path, how):
         evaluate(run, tmp_path / "rows.jsonl", Inpainting(Square(), COUNT, method=RePaint(2, 2)), how, Uncalled())
 
 
+@pytest.mark.parametrize("method", [Trailing(0.5), Replacement(), RePaint(2, 2)], ids=repr)
+def test_guidance_by_the_input_needs_known_pixels_that_are_clean(run, tmp_path, method):
+    how = Steps(steps=4, input_guidance=1.0)
+    with pytest.raises(ValueError, match=r"acts by clean pixels, and .* keeps the known ones noisy"):
+        evaluate(run, tmp_path / "rows.jsonl", Inpainting(Square(), COUNT, method=method), how, Uncalled())
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [
