@@ -21,10 +21,11 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
+from asyncpatch.sharding import forgets_gathered
 from asyncpatch.shapes import NULL_LABEL, Image, Label
 from asyncpatch.train.batch import Batch
 from asyncpatch.train.flat import Rest, flatten, unflatten
-from asyncpatch.train.mesh import constrain_weights, microbatch_sharding, replicated
+from asyncpatch.train.mesh import constrain_weights, microbatch_sharding, replicated, sharing_weights
 from asyncpatch.train.settings import TrainConfig
 from asyncpatch.train.state import NEVER, TrainState, step_key, validation_key
 
@@ -133,7 +134,8 @@ def flat_validation_step(rest: Rest, errors_fn: ErrorsFunction, config: TrainCon
 
     def validation_step(arrays: list[Array], batch: Batch, number: Int[Array, ""]) -> BatchErrors:
         keys = _image_keys(validation_key(config, number), batch.index)
-        t, error = jax.vmap(partial(errors_fn, unflatten(arrays, rest)))(keys, batch.image, batch.label)
+        with sharing_weights(mesh):
+            t, error = jax.vmap(partial(errors_fn, unflatten(arrays, rest)))(keys, batch.image, batch.label)
         part = jnp.minimum((t * TIME_BINS).astype(jnp.int32), TIME_BINS - 1)
         inside = jax.nn.one_hot(part, TIME_BINS, dtype=bool)
         tokens = tuple(range(t.ndim))
@@ -158,7 +160,8 @@ def _loss_and_gradients(inputs: StepInputs, state: TrainState) -> tuple[Float[Ar
         return jnp.mean(jax.vmap(per_image)(_image_keys(key, batch.index), batch.image, batch.label))
 
     def add(total, batch: Batch):
-        part = jax.value_and_grad(batch_loss)(trainable, batch)
+        with sharing_weights(inputs.mesh):
+            part = jax.value_and_grad(forgets_gathered(batch_loss))(trainable, batch)
         return constrain_weights(inputs.mesh, jax.tree.map(jnp.add, total, part))
 
     parts = inputs.config.accumulation
