@@ -2,7 +2,7 @@
 
 A command is one of several processes if it is told so by the variables `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`
 and `JAX_PROCESS_ID`, or by a cluster that JAX knows (SLURM, Open MPI, a TPU slice, Kubernetes). The processes meet at
-the port above the coordinator's (`asyncpatch.train.line`), compare code and command, and only then start JAX's own
+the port above the coordinator's (`asyncpatch.train.line`), compare their code, and only then start JAX's own
 service. Where JAX must be started otherwise, `jax.distributed.initialize` before anything else does as well; then
 nothing is compared, and a dead process is noticed by JAX alone.
 
@@ -88,7 +88,7 @@ _line: Line | None = None
 def joined(environment: Mapping[str, str] | None = None) -> Generator[None]:
     """Inside, this process is one of those that it was started with. Must be entered before JAX computes anything.
 
-    Raises `CompanyError` if they do not come together, run different code or were given different commands.
+    Raises `CompanyError` if they do not come together or run different code.
     """
     global _line
     start = how_started(os.environ if environment is None else environment)
@@ -97,7 +97,7 @@ def joined(environment: Mapping[str, str] | None = None) -> Generator[None]:
         return
     _line = meet(start.host, start.port + 1, start.index, start.count, MEETING_SECONDS)
     try:
-        agree({"code": code(), "command": sys.argv[1:], "processes": start.count})
+        agree({"code": code(), "processes": start.count})
         _start_jax(start)
         yield
     except BaseException as error:
@@ -149,8 +149,8 @@ def _leave_after(line: Line, error: BaseException) -> None:
         return line.leave(None)
     if isinstance(error, jax.errors.JaxRuntimeError):
         time.sleep(NOTICE_SECONDS)
-    if line.loss is not None:
-        line.end_alone()
+        if line.loss is not None:
+            line.end_alone()
     said: Any = str(error).splitlines()
     return line.leave(said[0] if said else type(error).__name__)
 

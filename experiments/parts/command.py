@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from asyncpatch.train import joined, leave
+from asyncpatch.train import agree, joined, leave
 
 DEBUG = "--debug"
 
@@ -27,6 +27,7 @@ def run_command(command: Callable[..., Any] | Mapping[str, Callable[..., Any]]) 
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     try:
         with joined():
+            agree({"command": arguments})
             if isinstance(command, Mapping):
                 tyro.extras.subcommand_cli_from_dict(dict(command), args=arguments)
             else:
