@@ -20,7 +20,19 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.shapes import Image, Label, TimeField
-from asyncpatch.train import Descent, OptimizerConfig, RunConfig, TrainConfig, TrainState, make_mesh, train
+from asyncpatch.train import (
+    CompanyError,
+    Descent,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    TrainState,
+    joined,
+    leave,
+    make_mesh,
+    train,
+)
+from asyncpatch.train.processes import VARIABLES
 
 SIZE, NUM_CLASSES, BATCH = 4, 3, 8
 
@@ -129,7 +141,12 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 4)
     if distributed:
         process, port = distributed
-        jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(process))
-        toy_train(Path(folder), data=ToyData(pause=float(pause)), mesh=make_mesh(data=4, fsdp=2))
+        variables = (f"localhost:{port}", "2", process)
+        try:
+            with joined(dict(zip(VARIABLES, variables, strict=True))):
+                toy_train(Path(folder), data=ToyData(pause=float(pause)), mesh=make_mesh(data=4, fsdp=2))
+        except CompanyError as error:
+            print(error, file=sys.stderr, flush=True)
+            leave(1)
     else:
         toy_train(Path(folder), data=ToyData(pause=float(pause)))

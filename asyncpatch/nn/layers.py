@@ -22,6 +22,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.shapes import TimeField
+from asyncpatch.sharding import gathered
 
 TIME_FEATURES = 16
 """Cosine modes of a time; the sixteenth resolves changes over 1/15 of the time axis."""
@@ -63,10 +64,11 @@ class Conv(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "height width outputs"]:
-        if self.weight.shape[0] == 1:
-            return x @ self.weight[0, 0] + self.bias[None, None]
+        weight = gathered(self.weight)
+        if weight.shape[0] == 1:
+            return x @ weight[0, 0] + self.bias[None, None]
         convolved = jax.lax.conv_general_dilated(
-            x[None], self.weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x[None], weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return convolved[0] + self.bias[None, None]
 
@@ -114,5 +116,6 @@ class Film(eqx.Module):
         features: Float[Array, "rows cols features"],
         embedding: Float[Array, " embedding"],
     ) -> Float[Array, "height width channel"]:
-        scale, shift = jnp.split(features @ self.from_time + (embedding @ self.from_label)[None, None], 2, axis=-1)
+        from_time = features @ gathered(self.from_time)
+        scale, shift = jnp.split(from_time + (embedding @ gathered(self.from_label))[None, None], 2, axis=-1)
         return unit_rms(x) * (1 + scale) + shift

@@ -27,6 +27,7 @@ from asyncpatch.runs.recipes import RECIPES as RECIPES
 from asyncpatch.runs.recipes import Recipe as Recipe
 from asyncpatch.runs.recipes import recipe as recipe
 from asyncpatch.runs.rules import RuleName as RuleName
+from asyncpatch.runs.rules import rule_class as rule_class
 from asyncpatch.runs.rules import step_rule as step_rule
 from asyncpatch.runs.sampling import SamplingConfig as SamplingConfig
 from asyncpatch.runs.sampling import as_numpy as as_numpy

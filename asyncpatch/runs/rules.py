@@ -10,16 +10,22 @@ from asyncpatch.sampling import DDIM, AbstractStepRule, Heun, Multistep
 RuleName = Literal["ddim", "multistep", "heun"]
 
 
-def step_rule(name: RuleName, eta: float) -> AbstractStepRule:
-    """The rule of this name, with the share `eta` of fresh noise in each step.
+RULES: dict[str, type[AbstractStepRule]] = {"ddim": DDIM, "multistep": Multistep, "heun": Heun}
+
+
+def rule_class(name: RuleName, eta: float) -> type[AbstractStepRule]:
+    """The class of the rule of this name, for what is to be known of it before JAX starts.
 
     Raises `ValueError` for a name that is none, and for a share above 0 of a rule that draws no noise.
     """
-    drawing = {"ddim": DDIM, "multistep": Multistep}
-    if name in drawing:
-        return drawing[name](eta)
-    if name != "heun":
+    if name not in RULES:
         raise ValueError(f"step rules are called {', '.join(get_args(RuleName))}; got {name}, choose from these")
-    if eta != 0:
+    if RULES[name] is Heun and eta != 0:
         raise ValueError(f"the rule {name} draws no fresh noise, got eta={eta}; give eta=0, or another rule")
-    return Heun()
+    return RULES[name]
+
+
+def step_rule(name: RuleName, eta: float) -> AbstractStepRule:
+    """The rule of this name, with the share `eta` of fresh noise in each step. Raises as `rule_class` does."""
+    rule = rule_class(name, eta)
+    return Heun() if rule is Heun else rule(eta)

@@ -14,7 +14,7 @@ from asyncpatch.paths import raster
 from asyncpatch.plans import FixedPlan, Task, shifted, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.ranges import check_counts, check_guidance, check_number, check_seed, check_share
-from asyncpatch.runs.rules import RuleName, step_rule
+from asyncpatch.runs.rules import RuleName, rule_class, step_rule
 from asyncpatch.sampling import History, sample_with_history
 from asyncpatch.shapes import NULL_LABEL, Known
 
@@ -56,12 +56,12 @@ class SamplingConfig:
             check_share(name, getattr(self, name))
         check_number("shift", self.shift, lambda shift: shift > 0, "above 0")
         check_seed(self.seed)
-        step_rule(self.rule, self.eta)
+        rule_class(self.rule, self.eta)
 
     @property
     def calls(self) -> int:
         """Network calls of one image."""
-        return self.steps * step_rule(self.rule, self.eta).calls
+        return self.steps * rule_class(self.rule, self.eta).calls
 
 
 def four_tasks(config: SamplingConfig, height: int, width: int) -> dict[str, Task]:

@@ -38,7 +38,7 @@ class LookAhead(AbstractStepRule):
     `share` is that of easy tokens. Raises `ValueError` for a share outside of [0, 1] or a ratio below 1.
     """
 
-    rule: DDIM = DDIM()
+    rule: DDIM = eqx.field(default_factory=DDIM)
     share: Float[Array, ""] = eqx.field(converter=_as_scalar, default=0.5)
     ratio: Float[Array, ""] = eqx.field(converter=_as_scalar, default=1.5)
 

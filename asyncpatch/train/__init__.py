@@ -19,6 +19,10 @@ from asyncpatch.train.metrics_log import read_metrics as read_metrics
 from asyncpatch.train.optimizers import AbstractOptimizerConfig as AbstractOptimizerConfig
 from asyncpatch.train.optimizers import MuonConfig as MuonConfig
 from asyncpatch.train.optimizers import OptimizerConfig as OptimizerConfig
+from asyncpatch.train.processes import CompanyError as CompanyError
+from asyncpatch.train.processes import agree as agree
+from asyncpatch.train.processes import joined as joined
+from asyncpatch.train.processes import leave as leave
 from asyncpatch.train.provenance import commit as commit
 from asyncpatch.train.provenance import release as release
 from asyncpatch.train.reading import Saved as Saved

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 
 import jax
@@ -21,6 +22,9 @@ from jax.experimental import multihost_utils
 
 TERMINATED_STATUS = 128 + signal.SIGTERM
 """The exit status after a SIGTERM that was honoured: 143."""
+
+LOOK_SECONDS = 1.0
+"""How often several processes ask each other whether to stop."""
 
 SHOW_CURSOR = "\x1b[?25h\n"
 """Undoes what a progress bar does to a terminal."""
@@ -38,6 +42,7 @@ class TerminationRequest:
         self._requested = False
         self._steps_are_made = False
         self._installed = False
+        self._next_look, self._looked = 0, (0, time.monotonic())
 
     def __enter__(self) -> "TerminationRequest":
         if threading.current_thread() is threading.main_thread():
@@ -62,11 +67,19 @@ class TerminationRequest:
         """From now on there is something to save, and somebody who looks at the flag."""
         self._steps_are_made = True
 
-    def agreed(self, step: int, every: int) -> bool:
-        """Whether to stop after `step`. Several processes ask each other at multiples of `every` and stop together."""
+    def agreed(self, step: int) -> bool:
+        """Whether to stop after `step`. Several processes ask each other about once a second, and stop together."""
         if jax.process_count() == 1:
             return self._requested
-        return step % every == 0 and bool(multihost_utils.process_allgather(np.array(self._requested)).any())
+        if step < self._next_look:
+            return False
+        now = time.monotonic()
+        pace = (step - self._looked[0]) / max(now - self._looked[1], 1e-3)
+        asked, paces = multihost_utils.process_allgather(np.array([self._requested, pace], np.float32)).T
+        # The slowest pace decides, so that all look again after the same step.
+        self._next_look = step + max(1, int(paces.min() * LOOK_SECONDS))
+        self._looked = (step, now)
+        return bool(asked.any())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._requested = True

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from asyncpatch.shapes import NULL_LABEL, Image, Label
+from asyncpatch.sharding import forgets_gathered
 from asyncpatch.train.batch import Batch
 from asyncpatch.train.microbatches import image_keys, summed
 from asyncpatch.train.settings import TrainConfig
@@ -103,7 +104,11 @@ class Descent(AbstractLearner):
         parts = turn.config.accumulation
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable))
         total = summed(
-            lambda batch: jax.value_and_grad(batch_loss)(trainable, batch), zeros, turn.batch, parts, turn.mesh
+            lambda batch: jax.value_and_grad(forgets_gathered(batch_loss))(trainable, batch),
+            zeros,
+            turn.batch,
+            parts,
+            turn.mesh,
         )
         return jax.tree.map(lambda sums: sums / parts, total)
 

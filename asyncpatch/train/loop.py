@@ -30,6 +30,7 @@ from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.folder import held, prepare, replace_bytes
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
 from asyncpatch.train.learner import AbstractLearner
+from asyncpatch.train.processes import agree
 from asyncpatch.train.record import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
@@ -65,10 +66,12 @@ def train(
     `experiment` is the whole config of the run, `config` and those of data and learner included: it is
     saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
     `OSError` if the folder cannot be written to, `FolderInUseError` if another training runs there, `ValueError` for
-    unusable batches, `NonFiniteLossError`, and `SystemExit(143)` once the state is saved after a SIGTERM. A validation
+    unusable batches, `NonFiniteLossError`, `CompanyError`
+    if processes disagree, and `SystemExit(143)` once the state is saved after a SIGTERM. A validation
     or a picture that fails is logged.
     """
     folder, written = prepare(folder), to_json(experiment)
+    agree({"config": written, "run": to_json(run), "folder": str(folder), "mesh": dict(mesh.shape)})
     with (
         TerminationRequest() as termination,
         held(folder),
@@ -98,7 +101,7 @@ def train(
                 termination.steps_are_made()
                 reporter.after(step, metrics, len(batch.label))
 
-                last, stop = step == run.steps, termination.agreed(step, run.log_every)
+                last, stop = step == run.steps, termination.agreed(step)
                 scheduled = last or step % run.checkpoint_every == 0
                 pictured = sample_callback is not None and (last or step % run.sample_every == 0)
                 if scheduled or stop or pictured:

@@ -1,26 +1,16 @@
-"""Where arrays live: each logical axis is given its mesh axis once, here, and nowhere else.
+"""The mesh of devices, and the placement of batches and states on it (the table is in `asyncpatch.sharding`).
 
-A mesh has the axes `data` and `fsdp`. Batches are split over both; large weights, their moving average and
-their moments are split over `fsdp`; everything else is on every device. One device is a mesh of one, and the
-same program runs on one device, on several, and on several processes.
-
-Invariant: the sharding of a weight depends on its shape and the mesh alone, so that the step, the restored
-checkpoint and the initial state agree, and the train step compiles once.
+One device is a mesh of one, and the same program runs on one device, on several, and on several processes.
 """
+
+from contextlib import AbstractContextManager, nullcontext
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-DATA, FSDP = "data", "fsdp"
-
-MESH_AXES = {"batch": (DATA, FSDP), "weight": FSDP}
-"""Logical axis -> mesh axis or axes."""
-
-MIN_SHARDED_SIZE = 2**16
-"""Weights with fewer entries stay whole: gathering them would cost more than the memory they take."""
+from asyncpatch.sharding import DATA, FSDP, MESH_AXES, sharing, weight_spec
 
 
 def make_mesh(data: int = 1, fsdp: int = 1) -> Mesh:
@@ -50,13 +40,13 @@ def microbatch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def weight_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """The largest axis that `fsdp` divides is split over it, if the weight is large; else it stays whole."""
-    parts = mesh.shape[MESH_AXES["weight"]]
-    divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
-    if parts == 1 or np.prod(shape) < MIN_SHARDED_SIZE or not divisible:
-        return replicated(mesh)
-    largest = max(divisible, key=lambda axis: shape[axis])
-    return NamedSharding(mesh, PartitionSpec(*[None] * largest, MESH_AXES["weight"]))
+    """Split over `fsdp` if the weight is large, else whole on every device."""
+    return NamedSharding(mesh, weight_spec(mesh, shape))
+
+
+def sharing_weights(mesh: Mesh) -> AbstractContextManager[None]:
+    """What is traced inside gathers weights layer by layer (`asyncpatch.sharding`), if this mesh splits any."""
+    return nullcontext() if mesh.shape[FSDP] == 1 else sharing(mesh)
 
 
 def constrain_weights(mesh: Mesh, tree: PyTree) -> PyTree:

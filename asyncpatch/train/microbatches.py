@@ -11,14 +11,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from asyncpatch.train.batch import Batch
-from asyncpatch.train.mesh import constrain_weights, microbatch_sharding
+from asyncpatch.train.mesh import constrain_weights, microbatch_sharding, sharing_weights
 
 
 def summed(part: Callable[[Batch], PyTree], zeros: PyTree, batch: Batch, parts: int, mesh: Mesh) -> PyTree:
     """The sum of `part` over the microbatches of a batch; `zeros` is a sum of none."""
 
     def add(total: PyTree, microbatch: Batch) -> PyTree:
-        return constrain_weights(mesh, jax.tree.map(jnp.add, total, part(microbatch)))
+        with sharing_weights(mesh):
+            found = part(microbatch)
+        return constrain_weights(mesh, jax.tree.map(jnp.add, total, found))
 
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     accumulate = add_written_out if on_cpu else add_in_a_loop

@@ -21,7 +21,7 @@ from asyncpatch.shapes import Image, Label
 from asyncpatch.train.batch import Batch
 from asyncpatch.train.flat import Rest, flatten, unflatten
 from asyncpatch.train.learner import AbstractLearner, Turn
-from asyncpatch.train.mesh import constrain_weights, replicated
+from asyncpatch.train.mesh import constrain_weights, replicated, sharing_weights
 from asyncpatch.train.microbatches import image_keys
 from asyncpatch.train.settings import TrainConfig
 from asyncpatch.train.state import NEVER, TrainState, step_key, validation_key
@@ -127,7 +127,8 @@ def flat_validation_step(rest: Rest, errors_fn: ErrorsFunction, config: TrainCon
 
     def validation_step(arrays: list[Array], batch: Batch, number: Int[Array, ""]) -> BatchErrors:
         keys = image_keys(validation_key(config, number), batch.index)
-        t, error = jax.vmap(partial(errors_fn, unflatten(arrays, rest)))(keys, batch.image, batch.label)
+        with sharing_weights(mesh):
+            t, error = jax.vmap(partial(errors_fn, unflatten(arrays, rest)))(keys, batch.image, batch.label)
         part = jnp.minimum((t * TIME_BINS).astype(jnp.int32), TIME_BINS - 1)
         inside = jax.nn.one_hot(part, TIME_BINS, dtype=bool)
         tokens = tuple(range(t.ndim))

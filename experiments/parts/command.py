@@ -4,7 +4,8 @@
 
 Whoever gave a wrong argument wants to know what was wrong, and not where in the code it was found: `--debug`, anywhere
 on the line, shows that. An error that no user can cause keeps its traceback. Status 1 is an error, 2 a command line
-that is not understood, 130 an interruption.
+that is not understood, 130 an interruption. Of several processes (`asyncpatch.train.processes`) one that another left
+alone ends with status 75.
 """
 
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import tyro
+
+from asyncpatch.train import agree, joined, leave
 
 DEBUG = "--debug"
 
@@ -23,17 +26,19 @@ def run_command(command: Callable[..., Any] | Mapping[str, Callable[..., Any]]) 
     """Run a function, or the one of several that the first argument names, as the command line says."""
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     try:
-        if isinstance(command, Mapping):
-            tyro.extras.subcommand_cli_from_dict(dict(command), args=arguments)
-        else:
-            tyro.cli(command, args=arguments)
+        with joined():
+            agree({"command": arguments})
+            if isinstance(command, Mapping):
+                tyro.extras.subcommand_cli_from_dict(dict(command), args=arguments)
+            else:
+                tyro.cli(command, args=arguments)
     except (KeyboardInterrupt, *USERS_ERRORS) as error:
         if DEBUG in sys.argv[1:]:
             raise
         if isinstance(error, KeyboardInterrupt):
             raise SystemExit(130) from None
         print(f"error: {in_one_line(error)} ({DEBUG} shows where)", file=sys.stderr, flush=True)
-        raise SystemExit(1) from None
+        leave(1)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from asyncpatch.config import register, to_json, with_present_names
 from asyncpatch.masks import Extrema, Square, Thin, Wide
 from asyncpatch.ranges import check_counts, check_guidance, check_number, check_seed, check_share
-from asyncpatch.runs import RuleName, step_rule
+from asyncpatch.runs import RuleName, rule_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +116,12 @@ class Steps:
         check_share("eta", self.eta)
         check_seed(self.seed)
         check_number("shift", self.shift, lambda shift: shift > 0, "above 0")
-        step_rule(self.rule, self.eta)
+        rule_class(self.rule, self.eta)
 
     @property
     def calls(self) -> int:
         """Network calls of one image, those of every branch of guidance counted."""
-        return self.steps * step_rule(self.rule, self.eta).calls * self.branches
+        return self.steps * rule_class(self.rule, self.eta).calls * self.branches
 
     @property
     def branches(self) -> int:

@@ -1,0 +1,186 @@
+"""A line of sockets between the processes of a run: who is there, what each says, and who has gone.
+
+Process 0 listens and the others call it, before JAX starts anything, because JAX ends a process that waits in vain
+without a word that a user could use. The line stays open: the operating system closes a dead process's end of it at
+once, so all others know within a second, where JAX's own heartbeats take `HEARTBEAT_SECONDS`, and collective
+operations on some devices wait for ever.
+
+Messages are lines of JSON. Invariant: what `exchange` returns is equal on all processes.
+"""
+
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+LOST_STATUS = os.EX_TEMPFAIL
+"""The exit status of a process that another left alone: 75. The same command, started for all, goes on."""
+
+GRACE_SECONDS = 2.0
+"""How long a process that was left alone may take to say an error of its own."""
+
+
+class CompanyError(RuntimeError):
+    """The processes of a run did not come together, or do not agree."""
+
+
+class Line:
+    """One process's ends of the line. `meet` makes one."""
+
+    def __init__(self, index: int, peers: dict[int, socket.socket]):
+        """`peers` are all others of process 0, and process 0 alone of the others."""
+        self._index, self._peers = index, peers
+        self._files = {number: peer.makefile("rw", encoding="utf-8", newline="\n") for number, peer in peers.items()}
+        self._said: dict[int, queue.Queue[Any]] = {number: queue.Queue() for number in peers}
+        self._writing = threading.Lock()
+        self._leaving = threading.Event()
+        self.loss: str | None = None
+        """What is to be said of a process that is gone."""
+
+    def exchange(self, thing: Any, seconds: float) -> list[Any]:
+        """What every process says, in the order of the processes. Raises `CompanyError` if one says nothing."""
+        deadline = time.monotonic() + seconds
+        if self._index > 0:
+            self._send(0, {"say": thing})
+            return self._await(0, deadline, seconds)
+        said = [thing] + [self._await(number, deadline, seconds) for number in sorted(self._peers)]
+        for number in self._peers:
+            self._send(number, {"say": said})
+        return said
+
+    def watch(self) -> None:
+        """From now on the end of another process ends this one."""
+        for number in self._peers:
+            threading.Thread(target=self._listen, args=(number,), daemon=True).start()
+
+    def leave(self, reason: str | None) -> None:
+        """Say goodbye; with a reason it is one that nobody was to expect, and ends the others."""
+        self._leaving.set()
+        for number in self._peers:
+            self._send(number, {"end": reason})
+
+    def _listen(self, number: int) -> None:
+        try:
+            for line in self._files[number]:
+                match json.loads(line):
+                    case {"say": thing}:
+                        self._said[number].put(thing)
+                    case {"lost": loss}:
+                        return self._lost(loss)
+                    case {"end": None}:
+                        return None
+                    case {"end": reason}:
+                        return self._lost(f"process {number} ended: {reason}")
+        except (OSError, ValueError):
+            pass
+        return self._lost(f"process {number} is gone: it was killed, it crashed, or its machine cannot be reached")
+
+    def _lost(self, loss: str) -> None:
+        """Tell the others, leave this process time for its own error, and end it."""
+        if self._leaving.is_set():
+            return
+        self.loss = self.loss or loss
+        for number in self._peers if self._index == 0 else ():
+            self._send(number, {"lost": loss})
+        time.sleep(GRACE_SECONDS)
+        if not self._leaving.is_set():
+            self.end_alone()
+
+    def end_alone(self) -> None:
+        """End this process because another has gone."""
+        line = f"process {self._index} ends, because {self.loss}; start all again: they go on from the last checkpoint"
+        sys.stdout.flush()
+        os.write(2, f"error: {line}\n".encode())
+        os._exit(LOST_STATUS)
+
+    def _send(self, number: int, message: dict[str, Any]) -> None:
+        try:
+            with self._writing:
+                self._files[number].write(json.dumps(message) + "\n")
+                self._files[number].flush()
+        except (OSError, ValueError):
+            pass  # it is gone, which the thread that listens to it will say
+
+    def _await(self, number: int, deadline: float, seconds: float) -> Any:
+        try:
+            return self._said[number].get(timeout=max(deadline - time.monotonic(), 0.01))
+        except queue.Empty:
+            raise CompanyError(
+                f"process {number} has said nothing for {seconds:.0f} s; look at what it prints, and start all again"
+            ) from None
+
+
+def meet(host: str, port: int, index: int, count: int, seconds: float) -> Line:
+    """Wait until all `count` processes are on the line. Raises `CompanyError` if that takes more than `seconds`."""
+    deadline = time.monotonic() + seconds
+    line = Line(index, _welcome(port, count, deadline, seconds) if index == 0 else _call(host, port, index, deadline))
+    line.watch()
+    return line
+
+
+def _welcome(port: int, count: int, deadline: float, seconds: float) -> dict[int, socket.socket]:
+    """The others' calls, each of which begins with its number."""
+    peers: dict[int, socket.socket] = {}
+    try:
+        server = socket.create_server(("", port))
+    except OSError as error:
+        raise CompanyError(
+            f"process 0 cannot listen at port {port} ({error.strerror}), one above the coordinator's; give the "
+            "coordinator another port"
+        ) from error
+    with server:
+        while len(peers) < count - 1:
+            missing = sorted(set(range(1, count)) - peers.keys())
+            try:
+                server.settimeout(max(deadline - time.monotonic(), 0.01))
+                peer, _ = server.accept()
+                peer.settimeout(5.0)
+                number = int(_first_line(peer))
+                peer.settimeout(None)
+            except TimeoutError:
+                raise CompanyError(
+                    f"of {count} processes, {missing} have not come within {seconds:.0f} s; start them all, with one "
+                    "coordinator and their own numbers"
+                ) from None
+            except (OSError, ValueError):
+                continue  # a stranger
+            if number not in missing:
+                raise CompanyError(
+                    f"a process called itself number {number}, and process 0 waits for {missing} of {count}; give "
+                    f"every process its own number below {count}"
+                )
+            peers[number] = peer
+    return peers
+
+
+def _call(host: str, port: int, index: int, deadline: float) -> dict[int, socket.socket]:
+    while True:
+        try:
+            peer = socket.create_connection((host, port), timeout=5.0)
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise CompanyError(
+                    f"process {index} cannot reach process 0 at {host}, port {port} ({error}); start process 0, and "
+                    "check the coordinator's address"
+                ) from error
+            time.sleep(0.2)
+    peer.settimeout(None)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    peer.sendall(f"{index}\n".encode())
+    return {0: peer}
+
+
+def _first_line(peer: socket.socket) -> str:
+    """The first line, byte by byte, so that nothing after it is lost."""
+    text = b""
+    while not text.endswith(b"\n"):
+        byte = peer.recv(1)
+        if not byte or len(text) > 20:
+            raise ValueError("no number")
+        text += byte
+    return text.decode()
