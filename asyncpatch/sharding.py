@@ -52,7 +52,7 @@ def weight_spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...]) -> PartitionS
 
 @contextmanager
 def sharing(mesh: Mesh) -> Generator[None]:
-    """What is traced inside runs on the devices of a mesh, and its layers bring together the weights that they share."""
+    """What is traced inside runs on a mesh, and its layers bring together the weights that its devices share."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         yield
 

@@ -28,6 +28,7 @@ from asyncpatch.config import to_json
 from asyncpatch.data.textures import HELD_OUT, NAMES, SIDE, TRAINED_ON, TextureCrops, photograph
 from asyncpatch.metrics import Estimate
 from asyncpatch.metrics.networks import Vgg16Features
+from asyncpatch.places import Place
 from asyncpatch.process import AbstractDenoiser, Windowed
 from asyncpatch.ranges import check_counts
 from asyncpatch.runs import Experiment, Run, configure, open_run, recipe, train_run
@@ -176,7 +177,7 @@ def losses(run: Run, seed: int, sides: tuple[int, ...], draws: int) -> Finding:
     return Finding("Canvases larger than in training", ("way", *(f"{side}x{side}" for side in sides)), lines, note)
 
 
-def picture(folder: Path, found: list[dict], places: Places) -> Path:
+def picture(folder: Path, found: list[dict], places: Places) -> Place:
     """A row a texture: the exemplar, what some ways make of it, and its real surroundings."""
     known, columns = places.known(), [name for name in SHOWN if name in WAYS]
     sheet = []

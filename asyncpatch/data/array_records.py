@@ -11,17 +11,19 @@ import grain
 
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
 from asyncpatch.data.record_format import Sidecar, decode_record, shard_names
+from asyncpatch.data.staged import staged
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrayRecords(AbstractSource):
-    """A folder that `write_array_records` wrote."""
+    """A folder that `write_array_records` wrote; one in a bucket is copied first (`staged`)."""
 
     folder: str
 
     def open(self) -> "ArrayRecordRecords":
-        sidecar = Sidecar.read(Path(self.folder))
-        shards = _open_shards([str(Path(self.folder) / name) for name in shard_names(sidecar.shards)])
+        folder = staged(self.folder)
+        sidecar = Sidecar.read(folder)
+        shards = _open_shards([str(folder / name) for name in shard_names(sidecar.shards)])
         if len(shards) != sidecar.count:
             raise ValueError(
                 f"the shards in {self.folder} hold {len(shards)} records, but its dataset.json says {sidecar.count}; "

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,10 @@ from jax.experimental import multihost_utils
 
 from asyncpatch import pictures
 from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, RandomFlip, hold_out, open_once
-from asyncpatch.files import writable_folder
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
+from asyncpatch.places import Place, place, writable_folder
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, check_batch_size, open_batches
@@ -111,7 +110,7 @@ def configure(
 
 
 def train_run(
-    folder: Path,
+    folder: str | Place,
     experiment: Experiment,
     config: RunConfig,
     *,
@@ -144,12 +143,12 @@ def train_run(
         training,
         make_mesh(jax.device_count() // fsdp, fsdp),
         Validation(held_out, experiment.image_errors),
-        None if sampling is None else draw_grids(folder / "samples", experiment, held_out, sampling),
+        None if sampling is None else draw_grids(place(folder) / "samples", experiment, held_out, sampling),
     )
 
 
 def draw_grids(
-    folder: Path, experiment: Experiment, held_out: Batches, config: SamplingConfig
+    folder: Place, experiment: Experiment, held_out: Batches, config: SamplingConfig
 ) -> Callable[[int, NetworkDenoiser], pictures.Pixels | None]:
     """A callback that draws a sheet, one row of samples a task, of held-out images where pixels are known.
 

@@ -14,7 +14,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,11 +22,12 @@ from jaxtyping import PyTree
 
 from asyncpatch.config import Json, to_json
 from asyncpatch.pictures import Pixels
+from asyncpatch.places import Place, replace_bytes
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.extras import Extras
 from asyncpatch.train.flat import flatten, unflatten
-from asyncpatch.train.folder import held, prepare, replace_bytes
+from asyncpatch.train.folder import held, prepare
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
 from asyncpatch.train.learner import AbstractLearner
 from asyncpatch.train.processes import agree
@@ -51,7 +51,7 @@ The picture that it returns, if any, goes to TensorBoard."""
 
 
 def train(
-    folder: str | Path,
+    folder: str | Place,
     experiment: object,
     config: TrainConfig,
     run: RunConfig,
@@ -74,7 +74,7 @@ def train(
     agree({"config": written, "run": to_json(run), "folder": str(folder), "mesh": dict(mesh.shape)})
     with (
         TerminationRequest() as termination,
-        held(folder),
+        held(folder) as check_held,
         Checkpoints(folder, run) as checkpoints,
         Extras() as extras,
     ):
@@ -95,7 +95,8 @@ def train(
         ahead = _put_ahead(data.iterate(start), start, config, mesh)
         with Reporter(folder, start, run, give_up, extras) as reporter, closing(ahead) as batches:
             for step in range(start + 1, run.steps + 1):
-                batch = next(batches)
+                with reporter.waiting():
+                    batch = next(batches)
                 with reporter.compiling("the train step") if step == start + 1 else nullcontext():
                     arrays, metrics = take_step(arrays, batch)
                 termination.steps_are_made()
@@ -113,7 +114,9 @@ def train(
                                 losses = validation.measure(state, config, mesh, run)
                                 reporter.write(step, losses)
                                 loss = losses[VALIDATION_LOSS]
-                        checkpoints.save(state, written, loss)
+                        check_held()
+                        with reporter.saving():
+                            checkpoints.save(state, written, loss)
                         if sample_callback is not None and pictured:
                             checkpoints.newest()  # waits: even a crash while drawing loses nothing
                             with extras.attempt("drawing samples", step):
@@ -124,7 +127,7 @@ def train(
     return unflatten(arrays, rest)
 
 
-def _write_config(folder: Path, written: Json) -> None:
+def _write_config(folder: Place, written: Json) -> None:
     if jax.process_index() == 0:
         replace_bytes(folder / CONFIG_FILE, (json.dumps(written, indent=2) + "\n").encode())
 
@@ -142,7 +145,7 @@ def _put_ahead(
                 yield ahead.popleft()
 
 
-def _what_broke(step: int, batch: HostBatch, newest: Path | None) -> str:
+def _what_broke(step: int, batch: HostBatch, newest: Place | None) -> str:
     finite = np.isfinite(batch["image"]).all(axis=(1, 2, 3))
     pixels = (
         "all its pixels are finite" if finite.all() else f"images {np.flatnonzero(~finite).tolist()} have bad pixels"
