@@ -78,6 +78,8 @@ PACKAGE = {
     "TextureCrops": "asyncpatch.data.textures.TextureCrops",
     "ImageFolder": "asyncpatch.data.image_folder.ImageFolder",
     "ArrayRecords": "asyncpatch.data.array_records.ArrayRecords",
+    "Latents": "asyncpatch.data.latents.Latents",
+    "LatentScale": "asyncpatch.data.latents.LatentScale",
     "Folds": "asyncpatch.data.folds.Folds",
     "PadTo": "asyncpatch.data.transforms.PadTo",
     "RandomFlip": "asyncpatch.data.transforms.RandomFlip",

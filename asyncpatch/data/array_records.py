@@ -23,7 +23,7 @@ class ArrayRecords(AbstractSource):
     def open(self) -> "ArrayRecordRecords":
         folder = staged(self.folder)
         sidecar = Sidecar.read(folder)
-        shards = _open_shards([str(folder / name) for name in shard_names(sidecar.shards)])
+        shards = open_shards([str(folder / name) for name in shard_names(sidecar.shards)])
         if len(shards) != sidecar.count:
             raise ValueError(
                 f"the shards in {self.folder} hold {len(shards)} records, but its dataset.json says {sidecar.count}; "
@@ -56,7 +56,8 @@ class ArrayRecordRecords(AbstractRecords):
         return record
 
 
-def _open_shards(paths: list[str]) -> grain.sources.ArrayRecordDataSource:
+def open_shards(paths: list[str]) -> grain.sources.ArrayRecordDataSource:
+    """All records of these files, in order. Raises an error that names a file which is missing or cut."""
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(paths)} shards are missing, the first is {missing[0]}")
