@@ -24,13 +24,17 @@ class Rest(NamedTuple):
 
 
 def flatten(tree: PyTree) -> tuple[list[Array], Rest]:
-    """The arrays of a tree in its order, and the rest."""
+    """The arrays of a tree in its order, or the shapes that stand in their places, and the rest."""
     leaves, structure = jax.tree.flatten(tree)
-    arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
-    return arrays, Rest(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves))
+    arrays = [leaf for leaf in leaves if _is_array(leaf)]
+    return arrays, Rest(structure, tuple(None if _is_array(leaf) else leaf for leaf in leaves))
 
 
 def unflatten(arrays: list[Array], rest: Rest) -> PyTree:
     """The tree again."""
     following = iter(arrays)
     return jax.tree.unflatten(rest.structure, [next(following) if leaf is None else leaf for leaf in rest.others])
+
+
+def _is_array(leaf: object) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
