@@ -91,9 +91,9 @@ def train_program(experiment: Experiment, mesh: Mesh) -> Traced:
             f"a batch of {batch} images cannot be split into {parts} equal parts ({experiment.training.accumulation} "
             f"microbatches times {mesh.size} chips); give a multiple"
         )
-    state = abstract_state(experiment.make_denoiser, experiment.training, mesh)
+    state = abstract_state(experiment.learner, experiment.training, mesh)
     arrays, rest = flatten(state)
-    step = flat_train_step(rest, experiment.training_loss, experiment.training, RunConfig().log_every, mesh)
+    step = flat_train_step(rest, experiment.learner, experiment.training, RunConfig().log_every, mesh)
     inputs = arrays, _batch(experiment, mesh)
     lowered = step.lower(*inputs)  # type: ignore
     forward = _forward_flops(experiment)
