@@ -21,7 +21,7 @@ from typing import Annotated
 import jax
 import tyro
 
-from asyncpatch.data import AbstractSource
+from asyncpatch.ranges import check_counts
 from asyncpatch.train import commit, make_mesh
 from experiments.parts.chips import GIB, chip
 from experiments.parts.command import run_command
@@ -33,6 +33,9 @@ from experiments.parts.slices import DoesNotFitError, Program, compile_here, com
 
 EFFORT = "O0"
 """Of the compiler. More effort takes a UNet ten times as long, for the same collectives and about the same memory."""
+
+SOURCE = Blank(SIDE, CHANNELS, CLASSES)
+"""Stands in for the data."""
 
 RowsFile = Annotated[Path, tyro.conf.arg(metavar="ROWS")]
 
@@ -129,12 +132,13 @@ def table(rows: RowsFile, markdown_file: Annotated[Path, tyro.conf.arg(metavar="
     markdown_file.write_text(markdown(found), encoding="utf-8")
 
 
-def compile_one(setup: Setup, rows: Path, source: AbstractSource = Blank(SIDE, CHANNELS, CLASSES)) -> dict:
+def compile_one(setup: Setup, rows: Path) -> dict:
     """The row of one program: from the file, or else compiled and appended to it."""
     figures = chip(setup.topology)
     if setup.program not in PROGRAMS:
         raise ValueError(f"no program is called {setup.program!r}; choose from {', '.join(PROGRAMS)}")
-    experiment = experiment_of(setup.preset, setup.batch_size, setup.accumulation, setup.compute_dtype, source)
+    check_counts(fsdp=setup.fsdp)
+    experiment = experiment_of(setup.preset, setup.batch_size, setup.accumulation, setup.compute_dtype, SOURCE)
     settings = dataclasses.asdict(setup) | {
         "batch_size": experiment.data.batch_size,
         "compute_dtype": experiment.network.compute_dtype,
@@ -147,11 +151,11 @@ def compile_one(setup: Setup, rows: Path, source: AbstractSource = Blank(SIDE, C
     compile_here()
     jax.config.update("jax_optimization_level", EFFORT)
     devices = devices_of(setup.topology)
-    mesh = make_mesh(len(devices) // setup.fsdp, setup.fsdp, devices)
-    if mesh.size != len(devices):
+    if len(devices) % setup.fsdp:
         raise ValueError(
             f"fsdp={setup.fsdp} does not divide the {len(devices)} chips of {setup.topology}; give a divisor"
         )
+    mesh = make_mesh(len(devices) // setup.fsdp, setup.fsdp, devices)
     begun = time.process_time()
     traced = PROGRAMS[setup.program](experiment, mesh)
     row = settings | {

@@ -7,6 +7,7 @@ walks.
 Invariant: `unflatten(*flatten(tree))` is the tree.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,10 +25,13 @@ class Rest(NamedTuple):
 
 
 def flatten(tree: PyTree) -> tuple[list[Array], Rest]:
-    """The arrays of a tree in its order, or the shapes that stand in their places, and the rest."""
-    leaves, structure = jax.tree.flatten(tree)
-    arrays = [leaf for leaf in leaves if _is_array(leaf)]
-    return arrays, Rest(structure, tuple(None if _is_array(leaf) else leaf for leaf in leaves))
+    """The arrays of a tree in its order, and the rest."""
+    return _flatten(tree, eqx.is_array)
+
+
+def flatten_shapes(tree: PyTree) -> tuple[list[jax.ShapeDtypeStruct], Rest]:
+    """The same of a tree that holds shapes in the places of its arrays; the rest is that of the tree of arrays."""
+    return _flatten(tree, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 def unflatten(arrays: list[Array], rest: Rest) -> PyTree:
@@ -36,5 +40,7 @@ def unflatten(arrays: list[Array], rest: Rest) -> PyTree:
     return jax.tree.unflatten(rest.structure, [next(following) if leaf is None else leaf for leaf in rest.others])
 
 
-def _is_array(leaf: object) -> bool:
-    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+def _flatten(tree: PyTree, belongs: Callable[[Any], bool]) -> tuple[list, Rest]:
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = [leaf for leaf in leaves if belongs(leaf)]
+    return arrays, Rest(structure, tuple(None if belongs(leaf) else leaf for leaf in leaves))

@@ -23,7 +23,7 @@ from asyncpatch.runs import Experiment, configure, guide
 from asyncpatch.sampling import DDIM, sample
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import Batch, RunConfig
-from asyncpatch.train.flat import flatten, unflatten
+from asyncpatch.train.flat import flatten_shapes, unflatten
 from asyncpatch.train.mesh import abstract_weights, batch_sharding, replicated
 from asyncpatch.train.state import abstract_state
 from asyncpatch.train.step import flat_train_step
@@ -92,7 +92,7 @@ def train_program(experiment: Experiment, mesh: Mesh) -> Traced:
             f"microbatches times {mesh.size} chips); give a multiple"
         )
     state = abstract_state(experiment.learner, experiment.training, mesh)
-    arrays, rest = flatten(state)
+    arrays, rest = flatten_shapes(state)
     step = flat_train_step(rest, experiment.learner, experiment.training, RunConfig().log_every, mesh)
     inputs = arrays, _batch(experiment, mesh)
     lowered = step.lower(*inputs)  # type: ignore
@@ -106,7 +106,7 @@ def sample_program(experiment: Experiment, mesh: Mesh) -> Traced:
     if batch % mesh.size:
         raise ValueError(f"a batch of {batch} images cannot be shared by {mesh.size} chips; give a multiple")
     shapes = eqx.filter_eval_shape(experiment.make_denoiser, jax.eval_shape(lambda: jr.key(0)))
-    arrays, rest = flatten(abstract_weights(mesh, shapes))
+    arrays, rest = flatten_shapes(abstract_weights(mesh, shapes))
     height, width, _ = experiment.data.shape
     times = jax.ShapeDtypeStruct((STEPS + 1, height, width), jnp.float32, sharding=replicated(mesh))
 
@@ -143,7 +143,7 @@ def _batch(experiment: Experiment, mesh: Mesh) -> Batch:
 def _forward_flops(experiment: Experiment) -> float:
     """Of the network's velocity for one image."""
     shapes = eqx.filter_eval_shape(experiment.make_denoiser, jax.eval_shape(lambda: jr.key(0)))
-    arrays, rest = flatten(shapes)
+    arrays, rest = flatten_shapes(shapes)
 
     def velocity(arrays, z, t, label):
         denoiser: NetworkDenoiser = unflatten(arrays, rest)

@@ -34,7 +34,7 @@ def one_line(row: dict) -> str:
     return (
         f"{what}: {row['peak_bytes'] / GIB:.2f} GiB a chip, {row['program_flops'] / 1e12:.2f} TFLOP, "
         f"{row['memory_traffic'] / 1e9:.1f} GB of memory traffic, {row['sent'] / 1e9:.2f} GB sent; at least "
-        f"{1e3 * least.seconds:.1f} ms ({least.bound}), compiled in {row["compiling_seconds"]:.0f} processor seconds"
+        f"{1e3 * least.seconds:.1f} ms ({least.bound}), compiled in {row['compiling_seconds']:.0f} processor seconds"
     )
 
 
