@@ -148,7 +148,9 @@ def test_programs_are_traced_for_devices_and_their_flops_are_those_of_the_networ
     # Muon multiplies matrices of the size of the weights, whatever the batch.
     assert traced.program_flops < traced.network_flops + 60 * 5 * 128 * traced.parameters
     sampled = sample_program(experiment, make_mesh(4))
-    assert sampled.network_flops == pytest.approx(sampled.program_flops, rel=0.02)
+    assert sampled.network_flops == pytest.approx(
+        sampled.program_flops, rel=0.05
+    )  # the branches of guidance share what they make of the times
     with pytest.raises(ValueError, match="12 equal parts"):
         train_program(experiment_of("digits", 16, 3, None, Blank(8, 1, 10)), make_mesh(4))
 
