@@ -32,7 +32,8 @@ class ImageFolder(AbstractSource):
     """Images under `root/<class name>/`, cropped and resized to `size x size` RGB.
 
     Files below a class folder are found at any depth and taken in the order of their names; hidden files and those
-    with another suffix than an image's are ignored. A folder in a bucket is copied first (`staged`). More than `max_corrupt_share` of damaged files stops the run.
+    with another suffix than an image's are ignored. A folder in a bucket is copied first (`staged`). More than
+    `max_corrupt_share` of damaged files stops the run.
     """
 
     root: str
