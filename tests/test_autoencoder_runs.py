@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_learners import AUTOENCODER
+from toy_adversarial import AUTOENCODER
 
 from asyncpatch.config import from_json, to_json
 from asyncpatch.data import Digits
