@@ -55,8 +55,6 @@ def write_latents(
     The folder gets its name when it is complete: a run that fails leaves nothing under that name. Raises `ValueError`
     for a source that holds latents, and for latents that are not finite in the type that is stored.
     """
-    if stored not in STORED_TYPES:
-        raise ValueError(f"latents are stored as {' or '.join(STORED_TYPES)}, got {stored!r}; choose one of these")
     with new_folder(folder) as partial:
         records = source.open()
         if records[0]["image"].dtype != np.uint8:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from asyncpatch.data.array_records import open_shards
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
-from asyncpatch.data.latent_format import LatentSidecar, check_digest, check_per_channel, decode_latent
+from asyncpatch.data.latent_format import LatentSidecar, check_digest, check_moments, decode_latent
 from asyncpatch.data.record_format import shard_names
 
 DIGITS_SHOWN = 12
@@ -31,18 +31,20 @@ class LatentScale:
     spread: tuple[float, ...]
 
     def __post_init__(self):
-        check_per_channel("mean", self.mean)
-        check_per_channel("spread", self.spread, len(self.mean))
-        if min(self.spread) <= 0:
-            raise ValueError(f"spread must be above 0 in every channel, got {self.spread}; give standard deviations")
+        check_moments(self.mean, self.spread)
 
     def to_unit(self, latents: Float[np.ndarray | Array, "*shape"]) -> Float[np.ndarray | Array, "*shape"]:
         """An encoder's latents, channels last, as a network sees them."""
-        return (latents - np.asarray(self.mean, latents.dtype)) / np.asarray(self.spread, latents.dtype)
+        return (latents - _along(self.mean, latents)) / _along(self.spread, latents)
 
     def from_unit(self, latents: Float[np.ndarray | Array, "*shape"]) -> Float[np.ndarray | Array, "*shape"]:
         """The inverse, up to rounding."""
-        return latents * np.asarray(self.spread, latents.dtype) + np.asarray(self.mean, latents.dtype)
+        return latents * _along(self.spread, latents) + _along(self.mean, latents)
+
+
+def _along(values: tuple[float, ...], latents: np.ndarray | Array) -> np.ndarray:
+    """A number for each channel, of the type of `latents`, with as many axes."""
+    return np.asarray(values, latents.dtype).reshape((1,) * (latents.ndim - 1) + (-1,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Latents(AbstractSource):
 
     def open(self) -> "LatentRecords":
         sidecar = _read_sidecar(self.folder, self.autoencoder)
-        check_per_channel("the mean of the scale", self.scale.mean, sidecar.shape[2])
+        if len(self.scale.mean) != sidecar.shape[2]:
+            raise ValueError(
+                f"the scale has {len(self.scale.mean)} channels, the latents in {self.folder} have {sidecar.shape[2]}; "
+                "give the scale of latents of this autoencoder, as latents_in reads it"
+            )
         shards = open_shards([str(Path(self.folder) / name) for name in shard_names(sidecar.shards)])
         if len(shards) != sidecar.count:
             raise ValueError(
