@@ -9,6 +9,7 @@ Invariant: records keep the order of their source, and a folder under its final 
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -110,7 +111,7 @@ class _Seen:
 
 
 def _encoded(records: AbstractRecords, encoder: Encoder, stored: str, seen: _Seen) -> Iterator[bytes]:
-    encode = jax.jit(jax.vmap(encoder.encode))
+    encode = jax.jit(partial(jax.lax.map, encoder.encode, batch_size=AT_ONCE))
     for start in range(0, len(records), AT_ONCE):
         batch = [records[i] for i in range(start, min(start + AT_ONCE, len(records)))]
         pixels = np.stack([record["image"] for record in batch])
