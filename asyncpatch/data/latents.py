@@ -18,6 +18,7 @@ from asyncpatch.data.array_records import open_shards
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
 from asyncpatch.data.latent_format import LatentSidecar, check_digest, check_moments, decode_latent
 from asyncpatch.data.record_format import shard_names
+from asyncpatch.data.staged import staged
 
 DIGITS_SHOWN = 12
 """Of a digest, in an error."""
@@ -49,7 +50,8 @@ def _along(values: tuple[float, ...], latents: np.ndarray | Array) -> np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Latents(AbstractSource):
-    """A folder that `write_latents` wrote with the autoencoder whose file has this SHA-256."""
+    """A folder that `write_latents` wrote, of the autoencoder whose file has this SHA-256; one in a bucket is copied
+    first (`staged`)."""
 
     folder: str
     autoencoder: str
@@ -59,13 +61,14 @@ class Latents(AbstractSource):
         check_digest("autoencoder", self.autoencoder)
 
     def open(self) -> "LatentRecords":
-        sidecar = _read_sidecar(self.folder, self.autoencoder)
+        folder = staged(self.folder)
+        sidecar = _read_sidecar(folder, self.folder, self.autoencoder)
         if len(self.scale.mean) != sidecar.shape[2]:
             raise ValueError(
                 f"the scale has {len(self.scale.mean)} channels, the latents in {self.folder} have {sidecar.shape[2]}; "
                 "give the scale of latents of this autoencoder, as latents_in reads it"
             )
-        shards = open_shards([str(Path(self.folder) / name) for name in shard_names(sidecar.shards)])
+        shards = open_shards([str(folder / name) for name in shard_names(sidecar.shards)])
         if len(shards) != sidecar.count:
             raise ValueError(
                 f"the shards in {self.folder} hold {len(shards)} records, but its dataset.json says {sidecar.count}; "
@@ -77,7 +80,7 @@ class Latents(AbstractSource):
 def latents_in(folder: str | Path, autoencoder: str) -> Latents:
     """The latents to train on: those in `folder`, scaled to unit variance. Raises `ValueError` if another autoencoder
     made them."""
-    sidecar = _read_sidecar(str(folder), autoencoder)
+    sidecar = _read_sidecar(staged(str(folder)), str(folder), autoencoder)
     return Latents(str(folder), autoencoder, LatentScale(sidecar.mean, sidecar.spread))
 
 
@@ -107,8 +110,8 @@ class LatentRecords(AbstractRecords):
         return {"image": np.asarray(self.scale.to_unit(record["image"])), "label": record["label"]}
 
 
-def _read_sidecar(folder: str, autoencoder: str) -> LatentSidecar:
-    sidecar = LatentSidecar.read(Path(folder))
+def _read_sidecar(there: Path, folder: str, autoencoder: str) -> LatentSidecar:
+    sidecar = LatentSidecar.read(there)
     if sidecar.autoencoder != autoencoder:
         raise ValueError(
             f"the latents in {folder} were made by the autoencoder {sidecar.autoencoder[:DIGITS_SHOWN]}..., and those "
