@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import pickle
 from collections.abc import Callable
@@ -154,6 +155,14 @@ def test_batches_hold_latents_as_they_are(written):
 def test_pixels_are_still_scaled():
     pixels = every(SOME)[:2]
     assert np.array_equal(to_network(pixels), to_float(pixels))
+
+
+def test_latents_are_never_taken_for_pixels(written):
+    latents = every(latents_in(written, OURS))
+    assert to_network(latents) is latents
+    # Without the types that tests check, as in use.
+    with pytest.raises(ValueError, match="pixels are uint8, got float32"):
+        inspect.unwrap(to_float)(latents)
 
 
 def test_flips_of_latents_are_refused(written):
