@@ -35,7 +35,8 @@ AT_ONCE = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
-    """What makes latents of whole images: a function of one image in [-1, 1], and the SHA-256 of its weights' file."""
+    """What makes latents of whole images: a function of one image in [-1, 1], and a SHA-256 of its weights
+    (`asyncpatch.nn.fingerprint_of` gives one)."""
 
     encode: Callable[[Image], Float[Array, "rows cols features"]]
     autoencoder: str

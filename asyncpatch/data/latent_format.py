@@ -3,7 +3,7 @@
 A folder holds `dataset.json` and shards, as one of images does (`record_format`). A record is a little-endian header
 (`b"APL1"`, label as int32, height, width and channel as uint16) and the values, float16 or float32 as `dataset.json`
 says, row by row, as the encoder gave them. Beside count, shape and class names, `dataset.json` says by which
-autoencoder they were made (the digest of its file), of which images (a digest of all pixels and labels in their order),
+autoencoder they were made (a digest of its weights), of which images (a digest of all pixels and labels, in order),
 and the mean and the spread of each channel over all of them. Nothing is pickled.
 
 Invariant: decoding gives the values that were encoded, rounded to the type that is stored, to the bit.
@@ -62,7 +62,7 @@ class LatentSidecar:
     shards: int
     stored: str
     autoencoder: str
-    """SHA-256 of the autoencoder's file, in hexadecimal digits."""
+    """SHA-256 of the autoencoder's weights, in hexadecimal digits."""
     images: str
     """SHA-256 of the pixels and labels that were encoded."""
     mean: tuple[float, ...]

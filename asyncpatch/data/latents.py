@@ -4,7 +4,7 @@ A network sees `(latent - mean) / spread`, channel by channel, of mean 0 and var
 trained on, as noise has. Mean and spread are part of the source, and so of a run's config: its samples can be decoded
 without the data, and latents that are held out are scaled as those trained on are.
 
-Invariant: a source names the autoencoder by the digest of its file, and opens no latents of another one.
+Invariant: a source names the autoencoder by a digest of its weights, and opens no latents of another one.
 """
 
 import dataclasses
@@ -50,8 +50,8 @@ def _along(values: tuple[float, ...], latents: np.ndarray | Array) -> np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Latents(AbstractSource):
-    """A folder that `write_latents` wrote, of the autoencoder whose file has this SHA-256; one in a bucket is copied
-    first (`staged`)."""
+    """A folder that `write_latents` wrote, of the autoencoder whose weights have this SHA-256; one in a bucket is
+    copied first (`staged`)."""
 
     folder: str
     autoencoder: str
