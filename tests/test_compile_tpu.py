@@ -1,5 +1,6 @@
 """Programs compiled for a slice of chips: what is counted of them. The compiler for TPUs need not be there."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -153,6 +154,21 @@ def test_programs_are_traced_for_devices_and_their_flops_are_those_of_the_networ
     )  # the branches of guidance share what they make of the times
     with pytest.raises(ValueError, match="12 equal parts"):
         train_program(experiment_of("digits", 16, 3, None, Blank(8, 1, 10)), make_mesh(4))
+
+
+def test_blocks_are_recomputed_on_devices_that_share_weights_as_on_those_that_do_not():
+    """To gather weights anew and to recompute blocks are two policies, of which the outer one would prevail."""
+    experiment = experiment_of("miniature-transformer", 16, 1, None, Blank(8, 1, 10))
+    recomputing = dataclasses.replace(experiment.network, rematerialise=True)
+    flops = {
+        (fsdp, network.rematerialise): train_program(
+            dataclasses.replace(experiment, network=network), make_mesh(4 // fsdp, fsdp)
+        ).program_flops
+        for fsdp in (1, 2)
+        for network in (experiment.network, recomputing)
+    }
+    assert flops[2, True] == flops[1, True] > 1.2 * flops[1, False]
+    assert flops[2, False] == flops[1, False]
 
 
 def test_a_row_is_made_once_and_what_does_not_fit_is_an_error(monkeypatch, tmp_path):
