@@ -130,15 +130,21 @@ def test_without_the_compiler_the_error_says_how_to_install_it(monkeypatch):
         compile_here()
 
 
-def test_the_compilers_refusal_is_read_as_numbers():
-    said = (
-        "RESOURCE_EXHAUSTED: TPU backend error (ResourceExhausted).: XLA:TPU compile permanent error. "
-        "Ran out of memory in memory space hbm. Used 55.50G of 31.25G hbm. Exceeded hbm capacity by 24.25G."
-    )
+@pytest.mark.parametrize(
+    "said",
+    [
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (55.50G) exceeds available HBM (31.25G). HLO module: jit_step.",
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 55.50G of "
+        "31.25G hbm. Exceeded hbm capacity by 24.25G.",
+    ],
+)
+def test_the_compilers_refusal_is_read_as_numbers(said):
     found = does_not_fit(said)
     assert found is not None
     assert (found.needed, found.there) == (55.5 * GIB, 31.25 * GIB)
-    assert does_not_fit("INVALID_ARGUMENT: Used 55.50G of 31.25G hbm") is None
+    assert does_not_fit(said.replace("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")) is None
+    assert does_not_fit("RESOURCE_EXHAUSTED: too many threads") is None
 
 
 def test_programs_are_traced_for_devices_and_their_flops_are_those_of_the_network():
