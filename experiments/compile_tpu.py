@@ -1,7 +1,7 @@
 """Compile training and sampling for a slice of TPU chips, without one: what fits, what is moved, and the least time.
 
-    python -m experiments.compile_tpu compile rows.jsonl                       # 60m and 600m for v6e:8x8
-    python -m experiments.compile_tpu compile rows.jsonl --presets 600m --batch-size 2048 --topology v6e:4x4
+    python -m experiments.compile_tpu fit rows.jsonl                           # 60m and 600m for v6e:8x8
+    python -m experiments.compile_tpu fit rows.jsonl --presets 600m --batch-size 2048 --topology v6e:4x4
     python -m experiments.compile_tpu largest rows.jsonl --presets 600m        # doubles the batch until it is refused
     python -m experiments.compile_tpu table rows.jsonl table.md
 
@@ -53,7 +53,7 @@ class Setup:
     compute_dtype: str | None
 
 
-def compile_programs(
+def fit(
     rows: RowsFile,
     /,
     presets: tuple[str, ...] = ("60m", "600m", "60m-transformer", "600m-transformer"),
@@ -100,13 +100,13 @@ def largest(
     """Double the batch of the train step until it does not fit; every try is a row of ROWS.
 
     Args:
-        rows: as for compile.
-        presets: as for compile.
-        topology: as for compile.
-        fsdp: as for compile.
+        rows: as for fit.
+        presets: as for fit.
+        topology: as for fit.
+        fsdp: as for fit.
         batch_size: the first batch; the recipe's if not given.
-        accumulation: as for compile.
-        compute_dtype: as for compile.
+        accumulation: as for fit.
+        compute_dtype: as for fit.
     """
     for preset in presets:
         row = compile_one(Setup("train", preset, topology, fsdp, batch_size, accumulation, compute_dtype), rows)
@@ -123,7 +123,7 @@ def table(rows: RowsFile, markdown_file: Annotated[Path, tyro.conf.arg(metavar="
     """Write the rows of ROWS as tables to TABLE.
 
     Args:
-        rows: as for compile.
+        rows: as for fit.
         markdown_file: the file to write.
     """
     found = read_rows(rows)
@@ -205,4 +205,4 @@ def complaint(row: dict) -> str:
 
 
 if __name__ == "__main__":
-    run_command({"compile": compile_programs, "largest": largest, "table": table})
+    run_command({"fit": fit, "largest": largest, "table": table})

@@ -199,14 +199,14 @@ def test_a_row_is_made_once_and_what_does_not_fit_is_an_error(monkeypatch, tmp_p
     found = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [(row["batch_size"], row["fits"]) for row in found] == [(32, True), (64, True), (128, False)]
     ask = {"presets": ("digits",), "programs": ("train",), "fsdp": 2}
-    compile_tpu.compile_programs(rows, batch_size=64, **ask)
+    compile_tpu.fit(rows, batch_size=64, **ask)
     assert len(compiled) == 3
     with pytest.raises(RuntimeError, match=r"would need 128\.0 GiB and has 64\.0; give fewer images"):
-        compile_tpu.compile_programs(rows, batch_size=128, **ask)
+        compile_tpu.fit(rows, batch_size=128, **ask)
     with pytest.raises(ValueError, match="fsdp=3 does not divide the 4 chips"):
-        compile_tpu.compile_programs(rows, batch_size=64, **(ask | {"fsdp": 3}))
+        compile_tpu.fit(rows, batch_size=64, **(ask | {"fsdp": 3}))
     with pytest.raises(ValueError, match="choose from train, sample"):
-        compile_tpu.compile_programs(rows, **(ask | {"programs": ("paint",)}))
+        compile_tpu.fit(rows, **(ask | {"programs": ("paint",)}))
     compile_tpu.table(rows, tmp_path / "table.md")
     assert "128.0: does not fit" in (tmp_path / "table.md").read_text()
     with pytest.raises(ValueError, match="compile something first"):
