@@ -32,7 +32,8 @@ from experiments.parts.slice_tables import markdown, one_line
 from experiments.parts.slices import DoesNotFitError, Program, compile_here, compile_program, devices_of
 
 EFFORT = "O0"
-"""Of the compiler. More effort takes a UNet ten times as long, for the same collectives and about the same memory."""
+"""Of the compiler. All of it takes the 60M transformer 111 processor seconds instead of 18, for a peak that is 13%
+lower, the same number of collectives and no less memory traffic."""
 
 SOURCE = Blank(SIDE, CHANNELS, CLASSES)
 """Stands in for the data."""

@@ -84,6 +84,22 @@ ENTRY %main (x: f32[64,16]) -> f32[16,16] {
     assert (kind, traffic.count, traffic.sent, others) == ("reduce-scatter", 1, 3 / 4 * 64 * 16 * 4, [])
 
 
+def test_what_lies_on_the_chip_is_sent_but_is_no_memory_traffic():
+    text = """HloModule step, num_partitions=4
+
+ENTRY %main (x: f32[64,16]) -> f32[64,16] {
+  %x = f32[64,16]{1,0} parameter(0)
+  %start = (f32[64,16]{1,0:S(1)}, f32[64,16]{1,0}, u32[]{:S(2)}) copy-start(%x)
+  %near = f32[64,16]{1,0:S(1)} copy-done(%start)
+  %sine = f32[64,16]{1,0:S(1)} sine(%near)
+  ROOT %sum = f32[64,16]{1,0} all-reduce(%sine), replica_groups={}, to_apply=%add
+}
+"""
+    found = moved(text)
+    size = 4 * 64 * 16
+    assert (found.memory, found.sent) == (size, 2 * 3 / 4 * size)
+
+
 @pytest.mark.parametrize(
     ("attributes", "size"),
     [
