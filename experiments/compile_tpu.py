@@ -2,6 +2,7 @@
 
     python -m experiments.compile_tpu fit rows.jsonl                           # 60m and 600m for v6e:8x8
     python -m experiments.compile_tpu fit rows.jsonl --presets 600m --batch-size 2048 --topology v6e:4x4
+    python -m experiments.compile_tpu fit rows.jsonl --presets paper-256 --programs train
     python -m experiments.compile_tpu largest rows.jsonl --presets 600m        # doubles the batch until it is refused
     python -m experiments.compile_tpu table rows.jsonl table.md
 
@@ -22,6 +23,7 @@ import jax
 import tyro
 
 from asyncpatch.ranges import check_counts
+from asyncpatch.runs import Experiment
 from asyncpatch.train import commit, make_mesh
 from experiments.parts.chips import GIB, chip
 from experiments.parts.command import run_command
@@ -69,7 +71,8 @@ def fit(
 
     Args:
         rows: a file of JSON lines; made if it is not there. What it holds already is not compiled again.
-        presets: of networks, for images of 64x64x3 and 1,000 classes: pixels, or latents of 256x256 pixels.
+        presets: of networks, for images of 64x64x3 and 1,000 classes (pixels, or latents of 256x256 pixels), or of
+            autoencoders (paper-256, photographs-64).
         programs: train, sample or both.
         topology: chip and shape of the slice, such as v6e:8x8, v6e:2x2, v5e:4x4 or v5p:2x2x2.
         fsdp: chips that share one copy of the weights.
@@ -140,11 +143,12 @@ def compile_one(setup: Setup, rows: Path) -> dict:
         raise ValueError(f"no program is called {setup.program!r}; choose from {', '.join(PROGRAMS)}")
     check_counts(fsdp=setup.fsdp)
     experiment = experiment_of(setup.preset, setup.batch_size, setup.accumulation, setup.compute_dtype, SOURCE)
+    network = experiment.network if isinstance(experiment, Experiment) else experiment.autoencoder
     settings = dataclasses.asdict(setup) | {
         "batch_size": experiment.data.batch_size,
-        "compute_dtype": experiment.network.compute_dtype,
+        "compute_dtype": network.compute_dtype,
         "image": list(experiment.data.shape),
-        "rematerialise": experiment.network.rematerialise,
+        "rematerialise": network.rematerialise,
     }
     if found := [row for row in read_rows(rows) if {name: row[name] for name in settings} == settings]:
         print(one_line(found[-1]), flush=True)
