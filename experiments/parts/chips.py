@@ -2,8 +2,8 @@
 
     seconds = max(FLOPs / peak, memory traffic / memory bandwidth, bytes sent / ring bandwidth)
 
-the roofline: no program is faster, and one whose three kinds of work do not overlap at all takes their sum. It is an
-estimate from what was compiled; nothing has run.
+the roofline: the program is not faster, and if its three kinds of work do not overlap at all it takes their sum. It is
+an estimate from what was compiled, and better fused it would move less; nothing has run.
 """
 
 import dataclasses
