@@ -84,7 +84,8 @@ TIME_HEAD = (
 
 TIME_NOTE = (
     "A roofline from published figures of the chip (`experiments/parts/chips.py`): a program is not faster, as it was "
-    f"compiled. Nothing was run. The paper took {PAPER_HOURS:.2f} h for a million steps of its 60M network on a v6e:8x8."
+    "compiled. Nothing was run. FLOPs of an autoencoder's network are those of its program. The paper took "
+    f"{PAPER_HOURS:.2f} h for a million steps of its 60M network on a v6e:8x8."
 )
 
 
