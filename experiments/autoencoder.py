@@ -1,7 +1,7 @@
 """Train a VQ autoencoder whose known latents carry nothing of what is hidden, and measure it (paper §5.2).
 
-    python -m experiments.prepare_photographs data/photographs                   # 64x64 crops of wallpapers
-    python -m experiments.autoencoder runs/autoencoder data:array-records --data.folder data/photographs/train
+    python -m experiments.prepare_data photographs --size 64 --output data/photographs64
+    python -m experiments.autoencoder runs/autoencoder data:array-records --data.folder data/photographs64/train
     python -m experiments.autoencoder runs/without --objective.whole 1 ...       # the same, without masks
     python -m experiments.autoencoder runs/autoencoder --beside runs/without ... # leaks of both in one table
 
