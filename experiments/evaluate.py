@@ -26,6 +26,7 @@ from asyncpatch.config import to_json
 from asyncpatch.metrics import NetworkIdentity
 from asyncpatch.metrics.networks import Lpips
 from asyncpatch.runs import open_run
+from asyncpatch.sharding import on_every_device
 from asyncpatch.train import commit
 from experiments.parts.command import run_command
 from experiments.parts.judges import AnyJudge, OwnClassifier, short_hash
@@ -58,7 +59,7 @@ def evaluate(
         step: the checkpoint; the newest that is whole if not given.
     """
     opened = open_run(run, step)
-    experiment, denoiser = opened.experiment, opened.denoiser
+    experiment, denoiser = opened.experiment, on_every_device(opened.denoiser)
     task = settle(task, how, experiment, reference)
     settings = {
         "run": run.name,
@@ -90,10 +91,13 @@ def evaluate(
         "network": dataclasses.asdict(NetworkIdentity.of(network)),
         "calls_per_image": results.calls,
         "seconds": round(time.monotonic() - begun, 1),
-        "grid": pictures.save(results.sheet, rows.parent / f"{identity}.png").name,
+        "grid": f"{identity}.png",
         "commit": commit(),
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}",
     }
+    if jax.process_index() > 0:
+        return row
+    pictures.save(results.sheet, rows.parent / row["grid"])
     with rows.open("a", encoding="utf-8") as file:
         # A line that any reader of JSON can read: an error that is not known is null.
         file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.sharding import gathered
 from asyncpatch.nn.layers import Conv, time_features
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.shapes import Image, Label, TimeField
+from asyncpatch.sharding import gathered
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.sharding import gathered
 from asyncpatch.shapes import TimeField
+from asyncpatch.sharding import gathered
 
 TIME_FEATURES = 16
 """Cosine modes of a time; the sixteenth resolves changes over 1/15 of the time axis."""

@@ -26,11 +26,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from asyncpatch.sharding import gathered
 from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import attend
 from asyncpatch.nn.ends import PatchEnds
 from asyncpatch.nn.layers import TIME_FEATURES, Conv, draw_weights, unit_rms
+from asyncpatch.sharding import gathered
 from asyncpatch.tokens import pool
 
 ROTARY_BASE = 100.0

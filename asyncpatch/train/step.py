@@ -21,8 +21,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
-from asyncpatch.sharding import forgets_gathered
 from asyncpatch.shapes import NULL_LABEL, Image, Label
+from asyncpatch.sharding import forgets_gathered
 from asyncpatch.train.batch import Batch
 from asyncpatch.train.flat import Rest, flatten, unflatten
 from asyncpatch.train.mesh import constrain_weights, microbatch_sharding, replicated, sharing_weights
