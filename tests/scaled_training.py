@@ -1,7 +1,7 @@
 """A small transformer whose weights are large enough to be split, and the programs that train it on many devices.
 
-    python tests/scaled_training.py devices OUT FOLDER     # eight devices: the same steps on several meshes, and more
-    python tests/scaled_training.py processes FOLDER PROCESS PORT [STEPS]     # one of two processes of four devices
+python tests/scaled_training.py devices OUT FOLDER fsdp both     # eight devices: the same steps on these meshes
+python tests/scaled_training.py processes OUT FOLDER PROCESS PORT     # one of two processes of four devices
 """
 
 import json
@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from toy_training import BATCH, NUM_CLASSES, ToyData, arrays_of, toy_loss
+from toy_training import NUM_CLASSES, ToyData, arrays_of, toy_loss
 
 from asyncpatch.nn import NetworkDenoiser, TransformerConfig
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.plans import Task, synchronous
 from asyncpatch.sampling import DDIM, sample
-from asyncpatch.sharding import gathered, on_every_device
+from asyncpatch.sharding import gathered
 from asyncpatch.train import (
     CompanyError,
     MuonConfig,
@@ -46,6 +46,7 @@ NETWORK = TransformerConfig(
 )
 CONFIG = TrainConfig(num_classes=NUM_CLASSES, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=4, eps=1e-4))
 MESHES = {"one": (1, 1), "two": (1, 2), "data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}
+"""Devices along the axes `data` and `fsdp`. The tests use the last two, the others are for a run by hand."""
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
@@ -87,40 +88,42 @@ def train_to(folder: Path, steps: int, mesh):
     return train(folder, CONFIG, CONFIG, run, make_denoiser, toy_loss, ToyData(), mesh)
 
 
-def devices(out: Path, folder: Path) -> None:
-    states, counts = {}, {}
-    for name, (data, fsdp) in MESHES.items():
-        states[name], counts[name] = take_steps(make_mesh(data, fsdp))
-    for name, state in states.items():
+def devices(out: Path, folder: Path, *names: str) -> None:
+    """Writes what `tests/test_scale.py` reads; ends the run in the folder on eight devices."""
+    counts = {}
+    for name in names:
+        state, counts[name] = take_steps(make_mesh(*MESHES[name]))
         np.savez(out / f"{name}.npz", **state)
     fsdp = make_mesh(1, 8)
-    muon = compiled_step(fsdp, TrainConfig(num_classes=NUM_CLASSES, optimizer=MuonConfig()))[2]
-    steps = {"as used": compiled_step(fsdp)[2], "at once": compiled_step(fsdp, loss_fn=all_at_once)[2], "muon": muon}
+    muon = TrainConfig(num_classes=NUM_CLASSES, optimizer=MuonConfig())
+    steps = {"as used": compiled_step(fsdp)[2], "at once": compiled_step(fsdp, loss_fn=all_at_once)[2]}
+    steps["muon"] = compiled_step(fsdp, muon)[2]
+    counts["muon"] = Counter(COLLECTIVE.findall(steps["muon"].as_text()))
     memory = {name: step.memory_analysis().temp_size_in_bytes for name, step in steps.items()}
-    counts["muon"] = Counter(COLLECTIVE.findall(muon.as_text()))
     last = train_to(folder, STEPS, fsdp)
     np.savez(out / "moved.npz", **arrays_of(last))
     alone = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.devices()[0]), last.ema)
-    made = {
-        f"{where}-{axes}": images(denoiser, axes)
-        for where, denoiser in {"alone": alone, "split": last.ema, "copies": on_every_device(alone)}.items()
-        for axes in (None, 0)
-    }
-    np.savez(out / "images.npz", **made)
-    (out / "counted.json").write_text(json.dumps({"counts": counts, "memory": memory, "batch": BATCH}))
+    split = {f"split-{axes}": images(last.ema, axes) for axes in (None, 0)}
+    np.savez(out / "images.npz", **split, **{f"alone-{axes}": images(alone, axes) for axes in (None, 0)})
+    (out / "counted.json").write_text(json.dumps({"counts": counts, "memory": memory}))
+
+
+def processes(out: Path, folder: Path, process: str, port: str) -> None:
+    """Goes on with the run in the folder for a few steps, and samples from it."""
+    with joined(dict(zip(VARIABLES, (f"localhost:{port}", "2", process), strict=True))):
+        state = train_to(folder, BY_TWO, make_mesh(2, 4))
+        np.savez(out / f"process-{process}.npz", images=images(state.ema))
 
 
 if __name__ == "__main__":
-    mode, *rest = sys.argv[1:]
-    if mode == "devices":
-        jax.config.update("jax_num_cpu_devices", 8)
-        devices(*map(Path, rest))
-    else:
-        jax.config.update("jax_num_cpu_devices", 4)
-        folder, process, port = rest
-        try:
-            with joined(dict(zip(VARIABLES, (f"localhost:{port}", "2", process), strict=True))):
-                train_to(Path(folder), BY_TWO, make_mesh(2, 4))
-        except CompanyError as error:
-            print(error, file=sys.stderr, flush=True)
-            leave(1)
+    mode, out, folder, *rest = sys.argv[1:]
+    try:
+        if mode == "devices":
+            jax.config.update("jax_num_cpu_devices", 8)
+            devices(Path(out), Path(folder), *rest)
+        else:
+            jax.config.update("jax_num_cpu_devices", 4)
+            processes(Path(out), Path(folder), *rest)
+    except CompanyError as error:
+        print(error, file=sys.stderr, flush=True)
+        leave(1)
