@@ -77,7 +77,7 @@ def evaluate(
         return found[0]
     rows.parent.mkdir(parents=True, exist_ok=True)
     network = judge.load(experiment, rows.parent)
-    begun = time.monotonic()
+    begun, grid = time.monotonic(), rows.parent / f"{identity}.png"
     if isinstance(task, Generation):
         results = generation(denoiser, experiment, task, how, network, reference)
     else:
@@ -91,13 +91,13 @@ def evaluate(
         "network": dataclasses.asdict(NetworkIdentity.of(network)),
         "calls_per_image": results.calls,
         "seconds": round(time.monotonic() - begun, 1),
-        "grid": f"{identity}.png",
+        "grid": grid.name,
         "commit": commit(),
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}",
     }
     if jax.process_index() > 0:
         return row
-    pictures.save(results.sheet, rows.parent / row["grid"])
+    pictures.save(results.sheet, grid)
     with rows.open("a", encoding="utf-8") as file:
         # A line that any reader of JSON can read: an error that is not known is null.
         file.write(json.dumps(row, allow_nan=False) + "\n")

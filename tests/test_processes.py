@@ -1,4 +1,4 @@
-"""Processes that come together, disagree, or die: said in one line, within a stated time, with the folder left whole."""
+"""Processes that come together, disagree, or die: said in one line, soon, with the folder left whole."""
 
 import itertools
 import os

@@ -10,7 +10,7 @@ from asyncpatch.sampling import DDIM, AbstractStepRule, Heun, Multistep
 RuleName = Literal["ddim", "multistep", "heun"]
 
 
-RULES: dict[str, type[AbstractStepRule]] = {"ddim": DDIM, "multistep": Multistep, "heun": Heun}
+RULES: dict[str, type[DDIM | Multistep | Heun]] = {"ddim": DDIM, "multistep": Multistep, "heun": Heun}
 
 
 def rule_class(name: RuleName, eta: float) -> type[AbstractStepRule]:
@@ -28,4 +28,4 @@ def rule_class(name: RuleName, eta: float) -> type[AbstractStepRule]:
 def step_rule(name: RuleName, eta: float) -> AbstractStepRule:
     """The rule of this name, with the share `eta` of fresh noise in each step. Raises as `rule_class` does."""
     rule = rule_class(name, eta)
-    return Heun() if rule is Heun else rule(eta)
+    return Heun() if issubclass(rule, Heun) else rule(eta)
