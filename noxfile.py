@@ -40,6 +40,16 @@ def newest_python() -> str:
 PYTHON = newest_python()
 """What the environment of all sessions is made with. `nox --force-python 3.11` takes another."""
 
+NO_CHIP = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v6e-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+"""Keeps the compiler, which looks around as soon as jax is imported, from asking for a machine with chips."""
+
 programs: list[Path] = []
 """Where the session `environment` put the programs that the other sessions run."""
 
@@ -120,3 +130,15 @@ def quickstart(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed, side by side with peers where they are installed (a quarter of an hour)."""
     run(session, "python", "-m", "experiments.bench", *session.posargs)
+
+
+@nox.session(python=PYTHON, reuse_venv=True)
+def compile_tpu(session: nox.Session) -> None:
+    """Compile the 60M and 600M presets for a slice of TPU chips, without one (an hour; see docs/tpu.md)."""
+    session.install("--require-hashes", "-r", "requirements.lock")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    # The compiler for TPUs that belongs to the jax of the lock: 200 MB, which no other session needs.
+    jax = session.run("python", "-c", "import jax; print(jax.__version__)", silent=True)
+    session.install(f"jax[tpu]=={str(jax).split()[-1]}")
+    arguments = session.posargs or ("compile", "runs/compile_tpu/rows.jsonl")
+    session.run("python", "-m", "experiments.compile_tpu", *arguments, env=NO_CHIP)

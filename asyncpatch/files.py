@@ -1,7 +1,5 @@
 """Opening files that others made: regular files alone, and no more memory than the file has a claim to.
 
-And the folders that a program writes to: that they can be written to is found out before anything is computed.
-
 A path may lead to a pipe, which blocks whoever opens it, or to a device without end. A compressed file of a few
 kilobytes may stand for terabytes. Invariant: what is read from a compressed file is at most `MAX_EXPANDED` bytes, or
 the size of the file itself if that is larger, and this is checked before anything is expanded or allocated.
@@ -11,32 +9,21 @@ import io
 import math
 import os
 import stat
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from asyncpatch.places import Place, in_bucket
+
 MAX_EXPANDED = 2**30
 """Bytes that a compressed file may stand for: EMNIST's largest part has half of it."""
 
 
-def writable_folder(folder: str | Path) -> Path:
-    """Make a folder for output and prove that it can be written to. Raises `OSError` if it cannot."""
-    folder = Path(folder).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the output folder {folder} ({error}); give a folder that you can write to"
-        ) from error
-    return folder
-
-
-def open_regular(path: str | Path) -> io.BufferedReader:
+def open_regular(path: str | Place) -> io.BufferedReader:
     """Open a file to be read. Raises `ValueError` for a pipe, a folder or a device, without waiting for it."""
+    if not isinstance(path, str) and in_bucket(path):
+        return io.BufferedReader(path.open("rb"))  # type: ignore  (it reads raw; there is nothing but files)
     # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -45,7 +32,7 @@ def open_regular(path: str | Path) -> io.BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def check_expanded(name: str | Path, expanded: int, stored: int) -> None:
+def check_expanded(name: str | Place, expanded: int, stored: int) -> None:
     """Raise `ValueError` if a compressed file of `stored` bytes stands for too many."""
     limit = max(MAX_EXPANDED, stored)
     if expanded > limit:

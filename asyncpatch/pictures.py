@@ -4,11 +4,14 @@ Pixels are enlarged without smoothing, so that what is shown is what was compute
 (0, clean) to light (1, noise); pixels that are not known are drawn in a flat colour.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 from PIL import Image as Pillow
+
+from asyncpatch.places import Place, place, replace_bytes
 
 HIDDEN_COLOUR = (0.95, 0.55, 0.25)
 """What stands for a pixel that was not given."""
@@ -61,10 +64,12 @@ def enlarge(pixels: Pixels, target_width: int = 720) -> Pillow.Image:
     return Pillow.fromarray(pixels).resize(size, Pillow.Resampling.NEAREST)
 
 
-def save(pixels: Pixels, path: str | Path, target_width: int = 720) -> Path:
-    """Write a picture, enlarged as by `enlarge`, as PNG."""
-    enlarge(pixels, target_width).save(path)
-    return Path(path)
+def save(pixels: Pixels, path: str | Place, target_width: int = 720) -> Place:
+    """Write a picture, enlarged as by `enlarge`, as PNG: whole or not at all."""
+    written, path = io.BytesIO(), place(path)
+    enlarge(pixels, target_width).save(written, "PNG")
+    replace_bytes(path, written.getvalue())
+    return path
 
 
 def grid(images: Float[Values, "batch height width channel"], columns: int) -> Pixels:

@@ -80,7 +80,7 @@ def placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 @contextmanager
 def sharing(mesh: Mesh) -> Generator[None]:
-    """What is traced inside runs on a mesh, and its layers bring together the weights that devices share."""
+    """What is traced inside runs on a mesh, and its layers bring together the weights that its devices share."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         yield
 

@@ -14,9 +14,9 @@ by 1 to 3 in 20 to 31 and reaches its quality with 80 to 86% of the calls, an ex
 is worse. The aim was 60%. Distances of 256 images are mostly noise.
 """
 
+import dataclasses
 import functools
-import json
-import time
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +33,7 @@ from asyncpatch.data import open_once, to_float, to_uint8
 from asyncpatch.masks import mask_set
 from asyncpatch.metrics import (
     AbstractFeatureNetwork,
+    Estimate,
     FeatureStatistics,
     NetworkIdentity,
     collect_features,
@@ -43,12 +44,12 @@ from asyncpatch.plans import AbstractPlan, Adaptive, ByDifficulty, DualSpeed, Ta
 from asyncpatch.ranges import check_counts
 from asyncpatch.runs import Run, labels_in_turn, open_head, open_run
 from asyncpatch.sampling import DDIM, AbstractStepRule, LookAhead, sample, sample_with_history
-from asyncpatch.train import commit
 from experiments.parts.adaptive_exact import exact_table
 from experiments.parts.adaptive_pictures import calls_table, curves_of, draw_curves, paired_table, reach_table
 from experiments.parts.command import run_command
+from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import BATCH, AnyJudge, OwnClassifier, in_batches, read_images, short_hash
-from experiments.parts.rows import Generation, Inpainting
+from experiments.parts.rows import Generation, Inpainting, read_rows
 from experiments.parts.tables import Finding, finding_markdown
 
 FIRST = "synchronous"
@@ -107,31 +108,12 @@ def adaptive(
     scorer = _Scorer(opened, denoiser, task, network)
     weights = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(denoiser.head)]
     models = {"network": denoiser.head.network[:12], "head": short_hash(weights)}
-    rows = _read(path)
-    for seed in range(seeds):
-        for count in calls:
-            for name in plans:
-                settings = {
-                    "plan": name,
-                    "calls": count,
-                    "seed": seed,
-                    "task": to_json(task),
-                    "judge": NetworkIdentity.of(network).name,
-                    **models,
-                }
-                if any({key: row[key] for key in settings} == settings for row in rows):
-                    continue
-                begun = time.monotonic()
-                distance, spent = scorer(name, count, seed)
-                seconds = round(time.monotonic() - begun, 1)
-                row = settings | {"spent": spent, "values": {METRIC: distance}, "seconds": seconds, "commit": commit()}
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                rows.append(row)
-                print(f"{name}, {count} calls, seed {seed}: {distance:.3f} in {seconds} s", flush=True)
+    shared = {"task": to_json(task), "judge": NetworkIdentity.of(network).name, **models}
+    every = itertools.product(range(seeds), calls, plans)
+    fill(path, [_wanted(shared, scorer, name, count, seed) for seed, count, name in every])
     # Rows of another model, head or task in the same folder are kept, and not mixed.
     wanted = models | {"task": to_json(task)}
-    ours = [row for row in rows if {key: row[key] for key in wanted} == wanted]
+    ours = [row for row in read_rows(path) if {key: row[key] for key in wanted} == wanted]
     _report(ours, output, _exact(opened, ours))
     pictures.save(_strip(opened, denoiser), output / "strip.png")
     return ours
@@ -178,15 +160,12 @@ class _Scorer:
         return frechet_distance(ours, self.real), rule.calls * plan.steps
 
 
-def _read(path: Path) -> list[dict]:
-    """Rows of earlier calls. A line that a killed one left half written is skipped."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"{path} has a line that is not whole; it is left out", flush=True)
-    return rows
+def _wanted(shared: dict, scorer: _Scorer, name: str, calls: int, seed: int) -> Wanted:
+    def make() -> dict:
+        distance, spent = scorer(name, calls, seed)
+        return {"spent": spent, "values": {METRIC: dataclasses.asdict(Estimate(distance))}}
+
+    return Wanted(f"{name}, {calls} calls, seed {seed}", {"plan": name, "calls": calls, "seed": seed} | shared, make)
 
 
 def _report(rows: list[dict], output: Path, exact: Finding) -> None:

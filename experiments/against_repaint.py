@@ -26,7 +26,7 @@ from asyncpatch.sampling import repaint_times
 from experiments.parts.command import run_command
 from experiments.parts.law_table import MASKS
 from experiments.parts.rows import Inpainting, RePaint, Steps
-from experiments.parts.sweep import Setting, alexnet, differences, fill, measured, values
+from experiments.parts.sweep import Setting, alexnet, differences, evaluate_all, measured, values
 from experiments.parts.tables import finding_markdown
 
 LEVELS, METHOD = 30, RePaint(jump_length=10, resamplings=10)
@@ -104,7 +104,7 @@ def against_repaint(
     check_counts(seeds=seeds, completed=completed)
     output.mkdir(parents=True, exist_ok=True)
     settings = [setting for name in MASKS for setting in settings_of(run, name, completed)]
-    found = fill(output / "rows.jsonl", settings, range(seeds), alexnet(lpips))
+    found = evaluate_all(output / "rows.jsonl", settings, range(seeds), alexnet(lpips))
     curves(settings, found, output / "against_repaint.png")
     table = differences(
         f"Inpainting against RePaint of {calls()} calls",

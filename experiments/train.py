@@ -12,7 +12,6 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -27,7 +26,7 @@ from experiments.parts.laws import LAWS
 
 
 def main(
-    folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    folder: Annotated[str, tyro.conf.arg(metavar="FOLDER")],
     /,
     data: Digits | IdxFiles | ImageFolder | ArrayRecords = Digits(),
     held_out: Digits | IdxFiles | ImageFolder | ArrayRecords | None = None,
@@ -53,7 +52,7 @@ def main(
     """Train a denoiser, or go on with the run in FOLDER.
 
     Args:
-        folder: where checkpoints, metrics and sample grids go.
+        folder: where checkpoints, metrics and sample grids go, on a disk or in a bucket (gs://...).
         data: what to train on.
         held_out: what to validate on; if not given, images of data that are not trained on.
         timesteps: the law of training times.

@@ -65,7 +65,7 @@ def digits_run(digits_experiment, tmp_path_factory):
     from asyncpatch.train.checkpoint import Checkpoints
 
     folder = tmp_path_factory.mktemp("digits")
-    state = init_state(digits_experiment.make_denoiser, digits_experiment.training, make_mesh(1, 1))
+    state = init_state(digits_experiment.learner, digits_experiment.training, make_mesh(1, 1))
     with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
         checkpoints.save(state, to_json(digits_experiment), None)
     return folder

@@ -23,6 +23,7 @@ from asyncpatch.sampling import DDIM, sample
 from asyncpatch.sharding import gathered
 from asyncpatch.train import (
     CompanyError,
+    Descent,
     MuonConfig,
     OptimizerConfig,
     RunConfig,
@@ -56,8 +57,9 @@ def make_denoiser(key):
 
 def compiled_step(mesh, config=CONFIG, loss_fn=toy_loss):
     """A fresh state as a list of arrays and the rest, and the compiled train step."""
-    arrays, rest = flatten(init_state(make_denoiser, config, mesh))
-    step = flat_train_step(rest, loss_fn, config, 1, mesh)
+    learner = Descent(make_denoiser, loss_fn)
+    arrays, rest = flatten(init_state(learner, config, mesh))
+    step = flat_train_step(rest, learner, config, 1, mesh)
     return arrays, rest, step.lower(arrays, put_batch(ToyData().batch(0), mesh)).compile()
 
 
@@ -85,7 +87,7 @@ def images(denoiser, plan_axes=None):
 
 def train_to(folder: Path, steps: int, mesh):
     run = RunConfig(steps=steps, log_every=1, checkpoint_every=steps, sample_every=1000)
-    return train(folder, CONFIG, CONFIG, run, make_denoiser, toy_loss, ToyData(), mesh)
+    return train(folder, CONFIG, CONFIG, run, Descent(make_denoiser, toy_loss), ToyData(), mesh)
 
 
 def devices(out: Path, folder: Path, *names: str) -> None:

@@ -108,7 +108,7 @@ def test_a_run_that_went_on_is_another_row(run, experiment, judge, tmp_path):
     grown = tmp_path / "run"
     shutil.copytree(run, grown)
     before = evaluate(grown, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge)
-    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
+    state = init_state(experiment.learner, experiment.training, make_mesh(1, 1))
     state = eqx.tree_at(lambda state: state.step, state, state.step + 7)
     with Checkpoints(grown, RunConfig(steps=7)) as checkpoints:
         checkpoints.save(state, to_json(experiment), None)
@@ -232,6 +232,13 @@ class Uncalled:
 def test_repaint_has_a_rule_and_times_of_its_own(run, tmp_path, how):
     with pytest.raises(ValueError, match=r"RePaint has a rule and times of its own, got rule .* leave them out"):
         evaluate(run, tmp_path / "rows.jsonl", Inpainting(Square(), COUNT, method=RePaint(2, 2)), how, Uncalled())
+
+
+@pytest.mark.parametrize("method", [Trailing(0.5), Replacement(), RePaint(2, 2)], ids=repr)
+def test_guidance_by_the_input_needs_known_pixels_that_are_clean(run, tmp_path, method):
+    how = Steps(steps=4, input_guidance=1.0)
+    with pytest.raises(ValueError, match=r"acts by clean pixels, and .* keeps the known ones noisy"):
+        evaluate(run, tmp_path / "rows.jsonl", Inpainting(Square(), COUNT, method=method), how, Uncalled())
 
 
 @pytest.mark.parametrize(

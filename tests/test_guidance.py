@@ -1,5 +1,7 @@
 """Both guidances, on denoisers whose scores are known in closed form."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -9,8 +11,11 @@ from jaxtyping import Array, Float
 
 from asyncpatch.guidance import ClassifierFree, GuidingRegion, InputGuidance
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, RectifiedFlow
+from asyncpatch.plans import Task, synchronous
 from asyncpatch.process import AbstractDenoiser, GaussianDenoiser, Prediction, per_channel
-from asyncpatch.shapes import NULL_LABEL, Image, Label, TimeField
+from asyncpatch.runs import SamplingConfig, guide, run_task
+from asyncpatch.sampling import DDIM, sample
+from asyncpatch.shapes import NULL_LABEL, Image, Known, Label, TimeField
 
 SHAPE = (2, 3, 1)
 FACTOR = np.random.default_rng(0).normal(size=(6, 6)) / 3
@@ -314,3 +319,48 @@ def test_guidance_of_another_size_is_refused_before_compute(make, message):
     z, t = _state()
     with pytest.raises(ValueError, match=message):
         make(_gaussian(RectifiedFlow()))(z, t, NO_LABEL)
+
+
+# --- with the sampler ---
+
+
+def _sampled(denoiser: AbstractDenoiser, key: Array, image: Image, known: Known) -> Image:
+    task = Task(synchronous(3, *SHAPE[:2]), known)
+    # Compared on equal keys: reuse is meant.
+    return sample(jr.clone(key), denoiser, task, image[None], NO_LABEL[None], DDIM())[0]
+
+
+def test_a_region_and_a_map_for_each_image_by_vmap():
+    """The recipe of the package's docstring gives what every image gives alone, and not what another's region gives."""
+    base, noise = _gaussian(RectifiedFlow()), jr.normal(jr.key(4), SHAPE)
+    images, keys = jr.normal(jr.key(5), (3, *SHAPE)), jr.split(jr.key(6), 3)
+    regions = jnp.stack([GUIDING, ~GUIDING, GUIDING[:, ::-1]])
+    weights = jr.uniform(jr.key(7), (3, *SHAPE[:2]), minval=0.5, maxval=2.0)
+
+    def one(key, image, region, weight):
+        return _sampled(InputGuidance(base, [GuidingRegion(weight, region)], noise), key, image, GUIDING)
+
+    together = jax.vmap(one)(jr.clone(keys), images, regions, weights)
+    for index, inputs in enumerate(zip(jr.clone(keys), images, regions, weights, strict=True)):
+        np.testing.assert_allclose(together[index], one(*inputs), rtol=1e-5, atol=1e-5)
+    others = jax.vmap(one)(jr.clone(keys), images, regions[::-1], weights)
+    assert np.abs(np.asarray(others - together))[0, ~np.asarray(GUIDING)].max() > 1e-3
+
+
+def test_known_pixels_that_trail_guide_too():
+    """They are not clean, so a region has to name them: without it the guidance is none, and costs its calls."""
+    config = SamplingConfig(steps=3, guidance=1.0, input_guidance=2.0, trail=0.5)
+    task = Task(synchronous(3, *SHAPE[:2]), GUIDING, config.trail)
+    inputs = (task, config, jr.normal(jr.key(5), (2, *SHAPE)), jnp.full(2, NULL_LABEL), 1)
+    guided, _ = run_task(_gaussian(RectifiedFlow()), *inputs)
+    plain, unnamed = (
+        run_task(denoiser, task, dataclasses.replace(config, input_guidance=0.0), *inputs[2:])[0]
+        for denoiser in (
+            _gaussian(RectifiedFlow()),
+            guide(_gaussian(RectifiedFlow()), 1.0, config.input_guidance, 1.0, config.seed),
+        )
+    )
+    unknown = ~np.asarray(GUIDING)
+    np.testing.assert_allclose(unnamed, plain, atol=1e-6)
+    assert np.abs(np.asarray(guided - plain))[:, unknown].max() > 1e-2
+    np.testing.assert_array_equal(guided[:, ~unknown], inputs[2][:, ~unknown])

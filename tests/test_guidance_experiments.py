@@ -13,7 +13,7 @@ from asyncpatch.metrics import save_classifier, train_classifier
 from experiments import against_repaint, guidance
 from experiments.parts.judges import read_images, short_hash
 from experiments.parts.rows import Inpainting, Steps
-from experiments.parts.sweep import Setting, differences, fill
+from experiments.parts.sweep import Setting, differences, evaluate_all
 from experiments.parts.tables import finding_markdown
 
 FEW = Steps(steps=2)
@@ -77,8 +77,8 @@ def test_differences_are_told_seed_by_seed():
 
 def test_rows_that_are_there_are_not_made_again(digits_run, output, capsys):
     setting = Setting("plain", str(digits_run), Inpainting(Square(), 4), FEW)
-    first = fill(output / "rows.jsonl", [setting], [3], None)
-    again = fill(output / "rows.jsonl", [setting], [3, 4], None)
+    first = evaluate_all(output / "rows.jsonl", [setting], [3], None)
+    again = evaluate_all(output / "rows.jsonl", [setting], [3, 4], None)
     assert first[0][0] == again[0][0]
     assert [row["how"]["seed"] for row in again[0]] == [3, 4]
     assert capsys.readouterr().out.count("holds this row already") == 1

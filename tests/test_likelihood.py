@@ -39,7 +39,7 @@ def untrained(tmp_path_factory):
     experiment = configure(Digits(), "digits", AsyncPatch((1, 2)), batch_size=8)
     network = dataclasses.replace(experiment.network, base=8, head=8)
     experiment = dataclasses.replace(experiment, network=network)
-    state = init_state(experiment.make_denoiser, experiment.training, make_mesh(1, 1))
+    state = init_state(experiment.learner, experiment.training, make_mesh(1, 1))
     with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
         checkpoints.save(state, to_json(experiment), None)
     return folder

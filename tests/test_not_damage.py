@@ -9,10 +9,10 @@ import jax
 import jax.random as jr
 import orbax.checkpoint as ocp
 import pytest
-from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser
+from toy_training import TOY_CONFIG, TOY_RUN, DenseDenoiser, toy_loss
 
 from asyncpatch.config import to_json
-from asyncpatch.train import CheckpointError, ConfigMismatchError, best_step, load_for_sampling, make_mesh
+from asyncpatch.train import CheckpointError, ConfigMismatchError, Descent, best_step, load_for_sampling, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.digest import digests
 from asyncpatch.train.mesh import weight_sharding
@@ -25,8 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 def restore(folder: Path, make=DenseDenoiser):
+    template = abstract_state(Descent(make, toy_loss), TOY_CONFIG, make_mesh())
     with Checkpoints(folder, RUN) as checkpoints:
-        return checkpoints.restore(to_json((TOY_CONFIG, RUN)), abstract_state(make, TOY_CONFIG, make_mesh()))
+        return checkpoints.restore(to_json((TOY_CONFIG, RUN)), template)
 
 
 def names_in(folder: Path) -> list[str]:

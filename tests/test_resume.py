@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from toy_training import (
     TOY_CONFIG,
+    TOY_LEARNER,
     TOY_RUN,
     DenseDenoiser,
     ToyData,
@@ -84,9 +85,7 @@ def config_file(folder: Path) -> Path:
 def restore(folder: Path):
     """The newest readable state of a toy run."""
     with Checkpoints(folder, TOY_RUN) as checkpoints:
-        return checkpoints.restore(
-            to_json((TOY_CONFIG, TOY_RUN)), abstract_state(DenseDenoiser, TOY_CONFIG, make_mesh())
-        )
+        return checkpoints.restore(to_json((TOY_CONFIG, TOY_RUN)), abstract_state(TOY_LEARNER, TOY_CONFIG, make_mesh()))
 
 
 def test_resume_in_process(whole, tmp_path):

@@ -230,6 +230,6 @@ def test_places_that_cannot_be_are_refused(wrong, message):
 
 def test_a_real_canvas_is_compared_with_one_that_it_does_not_overlap():
     places = Places(count=4)
-    for left, real in zip(places.lefts, make(Real(), None, 32, "grass", places, Effort())[0], strict=True):
+    for left, real in zip(places.lefts, make(Real(), None, 32, "grass", places, Effort()), strict=True):
         others = [places.real("grass", other) for other in range(161) if abs(other - left) >= 96 - 16]
         assert any(np.array_equal(real, other) for other in others)

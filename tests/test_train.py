@@ -17,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 from toy_training import (
     NUM_CLASSES,
     TOY_CONFIG,
+    TOY_LEARNER,
     TOY_RUN,
     DenseDenoiser,
     ToyData,
@@ -29,6 +30,7 @@ from toy_training import (
 
 from asyncpatch.shapes import NULL_LABEL
 from asyncpatch.train import (
+    Descent,
     NonFiniteLossError,
     OptimizerConfig,
     StepInputs,
@@ -44,9 +46,9 @@ from asyncpatch.train.batch import check_batch
 from asyncpatch.train.extras import Extras
 from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.mesh import weight_sharding
+from asyncpatch.train.microbatches import add_in_a_loop, add_written_out
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.state import NEVER, step_key
-from asyncpatch.train.step import add_in_a_loop, add_written_out
 
 GOLDEN_LOSSES = [1.8738816, 1.6692617, 1.6014652, 1.4595058]
 """Losses of the first steps of the toy run, made by this code on a CPU."""
@@ -55,10 +57,11 @@ GOLDEN_LOSSES = [1.8738816, 1.6692617, 1.6014652, 1.4595058]
 def run_steps(config, mesh, steps, loss_fn=toy_loss, make_denoiser=DenseDenoiser, data=None, state=None):
     """The state after some steps, outside the loop, and the loss of each."""
     data = ToyData() if data is None else data
-    state = init_state(make_denoiser, config, mesh) if state is None else state
+    learner = Descent(make_denoiser, loss_fn)
+    state = init_state(learner, config, mesh) if state is None else state
     losses = []
     for _ in range(steps):
-        inputs = StepInputs(put_batch(data.batch(int(state.step)), mesh), loss_fn, config, 1, mesh)
+        inputs = StepInputs(put_batch(data.batch(int(state.step)), mesh), learner, config, 1, mesh)
         state, metrics = train_step(inputs, state)
         losses.append(float(metrics.loss))
     return state, losses
@@ -96,7 +99,7 @@ def test_optimiser_is_clipped_warmed_up_adam(twin):
 
 def test_one_step_against_a_plain_loop_over_images():
     config, mesh = TOY_CONFIG, make_mesh()
-    before, batch = init_state(DenseDenoiser, config, mesh), ToyData().batch(0)
+    before, batch = init_state(TOY_LEARNER, config, mesh), ToyData().batch(0)
     weights = eqx.filter(before.denoiser, eqx.is_array)
 
     loss_and_gradient, parts = jax.jit(jax.value_and_grad(toy_loss)), []
@@ -198,8 +201,8 @@ def test_label_dropout_has_its_rate_and_every_image_its_own_key():
 
     mesh, count = make_mesh(), 4096
     batch = put_batch(ToyData(batch=count).batch(0), mesh)
-    state = init_state(DenseDenoiser, TOY_CONFIG, mesh)
-    _, metrics = train_step(StepInputs(batch, loss, TOY_CONFIG, 1, mesh), state)
+    state = init_state(TOY_LEARNER, TOY_CONFIG, mesh)
+    _, metrics = train_step(StepInputs(batch, Descent(DenseDenoiser, loss), TOY_CONFIG, 1, mesh), state)
     mean_draw = float(metrics.gradient_norm) / math.sqrt(2 * 4 * 4 * 16)
     # Fixed seed; for a random one each bound of 4.9 deviations has a false-alarm rate of 1e-6.
     assert abs(float(metrics.loss) - 0.25) < 4.9 * math.sqrt(0.25 * 0.75 / count)
@@ -312,7 +315,7 @@ def test_non_finite_step_changes_nothing_from_there_on():
     state, _ = run_steps(TOY_CONFIG, make_mesh(), 6)
     before = arrays_of(state)
     inputs = StepInputs(
-        put_batch(ToyData(edit=spoil_image).batch(6), make_mesh()), toy_loss, TOY_CONFIG, 1, make_mesh()
+        put_batch(ToyData(edit=spoil_image).batch(6), make_mesh()), TOY_LEARNER, TOY_CONFIG, 1, make_mesh()
     )
     state, metrics = train_step(inputs, state)
     assert int(metrics.broken_at) == 6
@@ -396,7 +399,7 @@ def test_what_compiles_is_said_and_counts_neither_as_speed_nor_as_time_left(tmp_
         raise AssertionError(step)
 
     loss = jnp.float32(1.0)
-    metrics = StepMetrics(loss, loss, loss, jnp.int32(NEVER))
+    metrics = StepMetrics(loss, loss, loss, jnp.int32(NEVER), {})
     with Reporter(tmp_path, 0, replace(TOY_RUN, steps=8, log_every=2), give_up, Extras()) as reporter:
         for step in range(1, 9):
             if step == 1:

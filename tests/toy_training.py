@@ -22,6 +22,7 @@ from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.train import (
     CompanyError,
+    Descent,
     OptimizerConfig,
     RunConfig,
     TrainConfig,
@@ -107,12 +108,16 @@ class ToyData:
             step += 1
 
 
-def toy_train(folder: Path, config: TrainConfig = TOY_CONFIG, run: RunConfig = TOY_RUN, **changes) -> TrainState:
-    """Train the toy with one argument of `train` or another changed."""
+TOY_LEARNER = Descent(DenseDenoiser, toy_loss)
+
+
+def toy_train(
+    folder: Path, config: TrainConfig = TOY_CONFIG, run: RunConfig = TOY_RUN, loss_fn=toy_loss, **changes
+) -> TrainState:
+    """Train the toy with another loss, or with one argument of `train` or another changed."""
     arguments = {
         "experiment": (config, run),
-        "make_denoiser": DenseDenoiser,
-        "loss_fn": toy_loss,
+        "learner": Descent(DenseDenoiser, loss_fn),
         "data": ToyData(),
         "mesh": make_mesh(),
     }

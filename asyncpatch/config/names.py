@@ -17,6 +17,10 @@ PACKAGE = {
     "Experiment": "asyncpatch.runs.experiment.Experiment",
     "DataConfig": "asyncpatch.runs.experiment.DataConfig",
     "DifficultyExperiment": "asyncpatch.runs.difficulty.DifficultyExperiment",
+    "AutoencoderExperiment": "asyncpatch.runs.autoencoder.AutoencoderExperiment",
+    "NoPerceptual": "asyncpatch.runs.perceptual.NoPerceptual",
+    "LpipsOnAlexNet": "asyncpatch.runs.perceptual.LpipsOnAlexNet",
+    "LpipsOnVgg16": "asyncpatch.runs.perceptual.LpipsOnVgg16",
     # trainer
     "OptimizerConfig": "asyncpatch.train.optimizers.OptimizerConfig",
     "MuonConfig": "asyncpatch.train.optimizers.MuonConfig",
@@ -27,6 +31,9 @@ PACKAGE = {
     "LeanUNetConfig": "asyncpatch.nn.lean_unet.LeanUNetConfig",
     "SupervisedInpainterConfig": "asyncpatch.nn.inpainter.SupervisedInpainterConfig",
     "TransformerConfig": "asyncpatch.nn.transformer.TransformerConfig",
+    "AutoencoderConfig": "asyncpatch.nn.autoencoder.AutoencoderConfig",
+    "Stages": "asyncpatch.nn.stages.Stages",
+    "DiscriminatorConfig": "asyncpatch.nn.discriminator.DiscriminatorConfig",
     # noise schedules
     "RectifiedFlow": "asyncpatch.noise_schedule.RectifiedFlow",
     "Cosine": "asyncpatch.noise_schedule.Cosine",
@@ -36,6 +43,7 @@ PACKAGE = {
     "Plain": "asyncpatch.losses.weighting.Plain",
     "SiD2": "asyncpatch.losses.weighting.SiD2",
     "FisherDivergence": "asyncpatch.losses.weighting.FisherDivergence",
+    "AutoencoderObjective": "asyncpatch.losses.autoencoder_objective.AutoencoderObjective",
     # laws of training times
     "Synchronous": "asyncpatch.timesteps.synchronous.Synchronous",
     "Independent": "asyncpatch.timesteps.independent.Independent",
@@ -70,6 +78,8 @@ PACKAGE = {
     "TextureCrops": "asyncpatch.data.textures.TextureCrops",
     "ImageFolder": "asyncpatch.data.image_folder.ImageFolder",
     "ArrayRecords": "asyncpatch.data.array_records.ArrayRecords",
+    "Latents": "asyncpatch.data.latents.Latents",
+    "LatentScale": "asyncpatch.data.latents.LatentScale",
     "Folds": "asyncpatch.data.folds.Folds",
     "PadTo": "asyncpatch.data.transforms.PadTo",
     "RandomFlip": "asyncpatch.data.transforms.RandomFlip",

@@ -11,17 +11,19 @@ import grain
 
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
 from asyncpatch.data.record_format import Sidecar, decode_record, shard_names
+from asyncpatch.data.staged import staged
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrayRecords(AbstractSource):
-    """A folder that `write_array_records` wrote."""
+    """A folder that `write_array_records` wrote; one in a bucket is copied first (`staged`)."""
 
     folder: str
 
     def open(self) -> "ArrayRecordRecords":
-        sidecar = Sidecar.read(Path(self.folder))
-        shards = _open_shards([str(Path(self.folder) / name) for name in shard_names(sidecar.shards)])
+        folder = staged(self.folder)
+        sidecar = Sidecar.read(folder)
+        shards = open_shards([str(folder / name) for name in shard_names(sidecar.shards)])
         if len(shards) != sidecar.count:
             raise ValueError(
                 f"the shards in {self.folder} hold {len(shards)} records, but its dataset.json says {sidecar.count}; "
@@ -54,7 +56,8 @@ class ArrayRecordRecords(AbstractRecords):
         return record
 
 
-def _open_shards(paths: list[str]) -> grain.sources.ArrayRecordDataSource:
+def open_shards(paths: list[str]) -> grain.sources.ArrayRecordDataSource:
+    """All records of these files, in order. Raises an error that names a file which is missing or cut."""
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(paths)} shards are missing, the first is {missing[0]}")

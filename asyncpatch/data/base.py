@@ -1,7 +1,8 @@
 """Sources and records: where images come from, before any arithmetic.
 
 A *source* is a frozen dataclass of plain values: it says where images are and can be written to a JSON config.
-`open()` checks that they are there and returns *records*: `records[i]` is one uint8 image with its class index.
+`open()` checks that they are there and returns *records*: `records[i]` is one uint8 image, or the float32 latents of
+one, with its class index.
 
 Invariants: all images of a data set have one shape; `records[i]` depends on `i` alone; records can be pickled,
 because Grain hands them to its worker processes.
@@ -12,13 +13,13 @@ import dataclasses
 from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 
 class Record(TypedDict):
-    """One image as it is stored, and the index of its class."""
+    """One image as it is stored, pixels or the latents of an autoencoder, and the index of its class."""
 
-    image: UInt8[np.ndarray, "height width channel"]
+    image: UInt8[np.ndarray, "height width channel"] | Float32[np.ndarray, "height width channel"]
     label: Int32[np.ndarray, ""]
 
 

@@ -8,13 +8,15 @@ import contextlib
 import itertools
 import os
 import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import grain
+import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]  (compiled)
 from rich.progress import track
 
-from asyncpatch.data.base import AbstractRecords, AbstractSource
+from asyncpatch.data.base import AbstractSource
 from asyncpatch.data.record_format import Sidecar, encode_record, shard_names
 
 WRITER_OPTIONS = "group_size:1"  # one image to a chunk: reading one would cost reading its whole group otherwise
@@ -27,30 +29,44 @@ def write_array_records(source: AbstractSource, folder: str | Path, shards: int 
 
     The folder gets its name when it is complete: a run that fails leaves nothing under that name.
     """
+    with new_folder(folder) as partial:
+        records = source.open()
+        if records[0]["image"].dtype != np.uint8:
+            raise ValueError(f"{type(source).__name__} holds latents, not images; give the images they were made of")
+        check_shards(shards, len(records))
+        encoded = iter(grain.MapDataset.source(records).map(encode_record).to_iter_dataset(READING))
+        with contextlib.closing(encoded):
+            write_shards(encoded, len(records), [str(partial / name) for name in shard_names(shards)])
+        Sidecar(len(records), records.shape, records.class_names, shards).write(partial)
+
+
+@contextlib.contextmanager
+def new_folder(folder: str | Path) -> Generator[Path, None, None]:
+    """A folder to write to, which gets the name `folder` if nothing is raised, and is removed otherwise."""
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it or choose another name")
-    records = source.open()
-    if not 1 <= shards <= len(records):
-        raise ValueError(f"{len(records)} images cannot fill {shards} shards; give 1 to {len(records)} shards")
     partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     partial.mkdir(parents=True)
     try:
-        _write_shards(records, [str(partial / name) for name in shard_names(shards)])
-        Sidecar(len(records), records.shape, records.class_names, shards).write(partial)
+        yield partial
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # there is nothing left to remove unless something failed
 
 
-def _write_shards(records: AbstractRecords, paths: list[str]) -> None:
-    count = len(records)
+def check_shards(shards: int, count: int) -> None:
+    """Raise `ValueError` unless every shard gets a record."""
+    if not 1 <= shards <= count:
+        raise ValueError(f"{count} images cannot fill {shards} shards; give 1 to {count} shards")
+
+
+def write_shards(contents: Iterator[bytes], count: int, paths: list[str]) -> None:
+    """Write `count` encoded records, in order, to files of equal length."""
     ends = [count * (shard + 1) // len(paths) for shard in range(len(paths))]
-    encoded = iter(grain.MapDataset.source(records).map(encode_record).to_iter_dataset(READING))
-    with contextlib.closing(encoded):
-        bar = iter(track(encoded, "Writing records", total=count, disable=count < RECORDS_WORTH_A_BAR))
-        for path, start, end in zip(paths, [0, *ends], ends, strict=False):
-            with contextlib.closing(ArrayRecordWriter(path, WRITER_OPTIONS)) as writer:
-                for content in itertools.islice(bar, end - start):
-                    writer.write(content)
-        next(bar, None)  # the bar counts a record when the next is asked for
+    bar = iter(track(contents, "Writing records", total=count, disable=count < RECORDS_WORTH_A_BAR))
+    for path, start, end in zip(paths, [0, *ends], ends, strict=False):
+        with contextlib.closing(ArrayRecordWriter(path, WRITER_OPTIONS)) as writer:
+            for content in itertools.islice(bar, end - start):
+                writer.write(content)
+    next(bar, None)  # the bar counts a record when the next is asked for

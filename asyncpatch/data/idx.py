@@ -15,13 +15,13 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from asyncpatch.data.base import AbstractSource, InMemoryRecords
 from asyncpatch.files import check_expanded, open_regular
+from asyncpatch.places import Place, place
 
 IMAGES_MAGIC = 0x00000803
 LABELS_MAGIC = 0x00000801
@@ -38,8 +38,8 @@ class IdxFiles(AbstractSource):
     labels: str
 
     def open(self) -> InMemoryRecords:
-        images = read_idx(Path(self.images), IMAGES_MAGIC)
-        labels = read_idx(Path(self.labels), LABELS_MAGIC)
+        images = read_idx(place(self.images), IMAGES_MAGIC)
+        labels = read_idx(place(self.labels), LABELS_MAGIC)
         if len(images) != len(labels):
             raise ValueError(
                 f"{self.images} holds {len(images)} images but {self.labels} holds {len(labels)} labels; "
@@ -53,12 +53,13 @@ class IdxFiles(AbstractSource):
         )
 
 
-def read_idx(path: Path, magic: int) -> UInt8[np.ndarray, "..."]:
+def read_idx(path: Place, magic: int) -> UInt8[np.ndarray, "..."]:
     """The uint8 array in an IDX file that must begin with `magic`. Raises `ValueError` on a damaged or wrong file."""
     if not path.exists():
         raise FileNotFoundError(f"no IDX file at {path}; check the path")
     with open_regular(path) as file:
-        stored = os.fstat(file.fileno()).st_size
+        stored = file.seek(0, os.SEEK_END)
+        file.seek(0)
         zipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         if not zipped:
@@ -70,7 +71,7 @@ def read_idx(path: Path, magic: int) -> UInt8[np.ndarray, "..."]:
             raise ValueError(f"{path} is a damaged or cut gzip file ({error}); fetch it again") from error
 
 
-def _allowed(path: Path, expanded: int, stored: int) -> int:
+def _allowed(path: Place, expanded: int, stored: int) -> int:
     if expanded > DEFLATE_RATIO * stored:
         raise ValueError(
             f"{path} is a damaged or cut gzip file (its header promises {expanded:,} bytes, which no gzip file of "
@@ -80,7 +81,7 @@ def _allowed(path: Path, expanded: int, stored: int) -> int:
     return expanded
 
 
-def _read(path: Path, file: io.BufferedIOBase, magic: int, allowed: Callable[[int], int]) -> UInt8[np.ndarray, "..."]:
+def _read(path: Place, file: io.BufferedIOBase, magic: int, allowed: Callable[[int], int]) -> UInt8[np.ndarray, "..."]:
     """`allowed` says how many of the bytes that the header promises may be asked for, or raises."""
     axes = magic & 0xFF
     header = struct.Struct(f">I{axes}I")

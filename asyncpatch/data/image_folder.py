@@ -18,6 +18,7 @@ from rich.progress import track
 
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
 from asyncpatch.data.images import read_image
+from asyncpatch.data.staged import staged
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ class ImageFolder(AbstractSource):
     """Images under `root/<class name>/`, cropped and resized to `size x size` RGB.
 
     Files below a class folder are found at any depth and taken in the order of their names; hidden files and those
-    with another suffix than an image's are ignored. More than `max_corrupt_share` of damaged files stops the run.
+    with another suffix than an image's are ignored. A folder in a bucket is copied first (`staged`). More than
+    `max_corrupt_share` of damaged files stops the run.
     """
 
     root: str
@@ -47,7 +49,7 @@ class ImageFolder(AbstractSource):
             )
 
     def open(self) -> "FolderRecords":
-        class_names, paths, labels = _list_images(Path(self.root))
+        class_names, paths, labels = _list_images(staged(self.root))
         readable = self._readable(paths)
         return FolderRecords(
             shape=(self.size, self.size, 3),

@@ -19,7 +19,7 @@ from absl import flags
 from jaxtyping import Float32, Int32
 
 from asyncpatch.data.base import AbstractRecords, Record
-from asyncpatch.data.transforms import AbstractTransform, to_float
+from asyncpatch.data.transforms import AbstractTransform, to_network
 
 MAX_SEED = 2**32 - 1  # Grain's limit
 THREAD_READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # batches made beside the train step
@@ -67,6 +67,12 @@ def batches(
     usual `if __name__ == "__main__":`, as they are started afresh. Batches may be larger than the data set.
     """
     _check_arguments(batch_size, seed, process_index, process_count, workers)
+    if transforms and records[0]["image"].dtype != np.uint8:
+        names = ", ".join(type(transform).__name__ for transform in transforms)
+        raise ValueError(
+            f"{names} changes pixels, and these records are latents: those of a flipped or padded image are others. "
+            "Train on latents without transforms, or change the images before they are encoded"
+        )
     chain = _Chain(transforms)
     height, width, channel = chain(records[0], np.random.default_rng(seed))["image"].shape
     stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(chain)
@@ -88,7 +94,7 @@ class _Chain:
 
 
 def _finish(batch: dict[str, np.ndarray]) -> Batch:
-    return {"image": to_float(batch["image"]), "label": batch["label"]}
+    return {"image": to_network(batch["image"]), "label": batch["label"]}
 
 
 def _prefetched(dataset: grain.MapDataset, workers: int) -> Generator[Batch, None, None]:

@@ -21,6 +21,9 @@ from asyncpatch.files import open_regular
 
 FORMAT = "asyncpatch-records"
 VERSION = 1
+WRITERS = {FORMAT: "write_array_records", "asyncpatch-latents": "write_latents"}
+"""What writes a folder of a format."""
+
 SIDECAR = "dataset.json"
 RECORD_TAG = b"APR1"
 RECORD_HEADER = struct.Struct("<4siHHH")
@@ -64,7 +67,7 @@ class Sidecar:
     shards: int
 
     def __post_init__(self):
-        _check_fields(self.count, self.shape, self.class_names, self.shards)
+        check_fields(self.count, self.shape, self.class_names, self.shards)
 
     def write(self, folder: Path) -> None:
         """Write it into `folder`."""
@@ -74,33 +77,41 @@ class Sidecar:
     @classmethod
     def read(cls, folder: Path) -> "Sidecar":
         """Read it from `folder`. Raises on a folder that is not ours."""
-        path = folder / SIDECAR
-        if not path.is_file():
-            raise FileNotFoundError(f"no {SIDECAR} in {folder}; give a folder that write_array_records wrote")
-        with open_regular(path) as file:
-            text = file.read(MAX_SIDECAR + 1)
-        if len(text) > MAX_SIDECAR:
-            raise ValueError(f"{path} is larger than {MAX_SIDECAR:,} bytes; it is damaged: convert the images again")
-        try:
-            content = json.loads(text)
-            found = content["format"], content["version"]
-            given = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} was not written by write_array_records ({error!r}); write it again") from error
-        if found != (FORMAT, VERSION):
-            raise ValueError(
-                f"{path} has format and version {found}, this release reads {(FORMAT, VERSION)}; "
-                "convert the images again with this release"
-            )
+        given = read_json(folder, (FORMAT, VERSION), tuple(field.name for field in dataclasses.fields(cls)))
         try:
             fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-            _check_fields(**fields)
+            check_fields(**fields)
             return cls(**fields)
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}; convert the images again") from error
+            raise ValueError(f"{folder / SIDECAR} is damaged: {error}; convert the images again") from error
 
 
-def _check_fields(count: object, shape: object, class_names: object, shards: object) -> None:
+def read_json(folder: Path, form: tuple[str, int], names: tuple[str, ...]) -> dict[str, Any]:
+    """These fields of the `dataset.json` in `folder`, which must be of this format and version."""
+    path = folder / SIDECAR
+    if not path.is_file():
+        raise FileNotFoundError(f"no {SIDECAR} in {folder}; give a folder that {WRITERS[form[0]]} wrote")
+    with open_regular(path) as file:
+        text = file.read(MAX_SIDECAR + 1)
+    if len(text) > MAX_SIDECAR:
+        raise ValueError(f"{path} is larger than {MAX_SIDECAR:,} bytes; it is damaged: convert the images again")
+    try:
+        content = json.loads(text)
+        found = content["format"], content["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} was not written by {WRITERS[form[0]]} ({error!r}); write it again") from error
+    if found != form:
+        raise ValueError(
+            f"{path} has format and version {found}, this release reads {form} here; latents are opened by Latents, "
+            "images by ArrayRecords, and what another release wrote is converted again"
+        )
+    try:
+        return {name: content[name] for name in names}
+    except KeyError as error:
+        raise ValueError(f"{path} was not written by {WRITERS[form[0]]} ({error!r}); write it again") from error
+
+
+def check_fields(count: object, shape: object, class_names: object, shards: object) -> None:
     """Raise `ValueError` for what no sidecar says, whatever its type: the fields come from a file."""
     _check_whole("count", count, 1, None)
     _check_whole("shards", shards, 1, MAX_SHARDS)

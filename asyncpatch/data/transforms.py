@@ -30,6 +30,11 @@ def to_uint8(image: Float32[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"
     return np.rint((image.clip(-1, 1) + 1) * HALF_RANGE).astype(np.uint8)
 
 
+def to_network(image: UInt8[np.ndarray, "*shape"] | Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """What is stored as a network takes it: pixels by `to_float`; latents, which are of unit variance, as they are."""
+    return to_float(image) if image.dtype == np.uint8 else image
+
+
 def check_image(image: np.ndarray | jax.Array, shape: tuple[int, int, int]) -> None:
     """Raise `ValueError` unless `image` is floating, of this `(height, width, channel)`, and within [-1, 1].
 

@@ -27,7 +27,8 @@ class GuidingRegion(eqx.Module):
     """A region that guides, and how much.
 
     `weight` is one number or a map of them: 0 is off. `region` is True where a token guides; not given, it is wherever
-    a token is clean, as the known ones of an image are. Its tokens are noised to time `noisier` in the look to get away
+    a token is clean, as the known ones of an image are unless they trail the others: those that do are not clean, and
+    guide if they are given as the region. Its tokens are noised to time `noisier` in the look to get away
     from (one time, or a map), unless they are noisier already; `None` is the time of the noisiest token, for networks
     that know one time per image. In the look to go towards they are left as they are, or noised to time `cleaner`.
 

@@ -21,6 +21,8 @@ from asyncpatch.metrics.features import Features, collect_features, stream_featu
 from asyncpatch.metrics.frechet import frechet_distance
 from asyncpatch.metrics.image_quality import psnr, ssim
 from asyncpatch.metrics.kernel import kernel_distance
+from asyncpatch.metrics.leak import Leak, greyed, leak_score, told, untold
+from asyncpatch.metrics.leak_probe import probe_accuracy
 from asyncpatch.metrics.precision_recall import PrecisionRecall, precision_and_recall
 from asyncpatch.metrics.reference import (
     DataMismatchError,
@@ -41,6 +43,7 @@ __all__ = [
     "Estimate",
     "FeatureStatistics",
     "Features",
+    "Leak",
     "NetworkIdentity",
     "NetworkMismatchError",
     "PrecisionRecall",
@@ -51,17 +54,22 @@ __all__ = [
     "collect_statistics",
     "frechet_distance",
     "frechet_name",
+    "greyed",
     "hash_images",
     "kernel_distance",
+    "leak_score",
     "load_classifier",
     "load_reference",
     "measure_reference",
     "merge_across_processes",
     "precision_and_recall",
+    "probe_accuracy",
     "psnr",
     "save_classifier",
     "save_reference",
     "ssim",
     "stream_features",
+    "told",
     "train_classifier",
+    "untold",
 ]

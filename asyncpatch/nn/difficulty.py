@@ -8,17 +8,15 @@ called once for both. Source: paper §5.5; the shape of the head is ours.
 Invariant: a head is used with the network that it was trained on, and with no other.
 """
 
-import hashlib
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.nn.base import AbstractFieldNetwork
 from asyncpatch.nn.denoiser import NetworkDenoiser
+from asyncpatch.nn.identity import fingerprint_of
 from asyncpatch.nn.layers import TIME_FEATURES, Conv, draw_weights, time_features
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser, Prediction
@@ -26,17 +24,8 @@ from asyncpatch.shapes import Image, Label, TimeField
 
 
 def fingerprint(denoiser: NetworkDenoiser) -> str:
-    """SHA-256 of the kinds of a denoiser's network and schedule and of all their numbers.
-
-    A copy in another precision, as an export to float16 is, has another fingerprint.
-    """
-    parts = denoiser.network, denoiser.schedule
-    digest = hashlib.sha256(" ".join(type(part).__name__ for part in parts).encode())
-    for leaf in jax.tree.leaves(parts):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    """SHA-256 of the kinds of a denoiser's network and schedule and of all their numbers (`fingerprint_of`)."""
+    return fingerprint_of(denoiser.network, denoiser.schedule)
 
 
 def field_network(denoiser: NetworkDenoiser) -> AbstractFieldNetwork:

@@ -1,6 +1,11 @@
 """What a run is made of; configuring, training, opening and giving away one; the models that come with the package."""
 
 from asyncpatch.config import register as register
+from asyncpatch.runs.autoencoder import AutoencoderExperiment as AutoencoderExperiment
+from asyncpatch.runs.autoencoder import OpenedAutoencoder as OpenedAutoencoder
+from asyncpatch.runs.autoencoder import configure_autoencoder as configure_autoencoder
+from asyncpatch.runs.autoencoder import open_autoencoder as open_autoencoder
+from asyncpatch.runs.autoencoder import train_autoencoder as train_autoencoder
 from asyncpatch.runs.difficulty import DifficultyExperiment as DifficultyExperiment
 from asyncpatch.runs.difficulty import configure_head as configure_head
 from asyncpatch.runs.difficulty import open_head as open_head
@@ -14,6 +19,10 @@ from asyncpatch.runs.opened import Examples as Examples
 from asyncpatch.runs.opened import Run as Run
 from asyncpatch.runs.opening import open_run as open_run
 from asyncpatch.runs.opening import shipped as shipped
+from asyncpatch.runs.perceptual import AbstractPerceptual as AbstractPerceptual
+from asyncpatch.runs.perceptual import LpipsOnAlexNet as LpipsOnAlexNet
+from asyncpatch.runs.perceptual import LpipsOnVgg16 as LpipsOnVgg16
+from asyncpatch.runs.perceptual import NoPerceptual as NoPerceptual
 from asyncpatch.runs.recipes import RECIPES as RECIPES
 from asyncpatch.runs.recipes import Recipe as Recipe
 from asyncpatch.runs.recipes import recipe as recipe

@@ -29,3 +29,5 @@ def keep_compiled() -> None:
     folder = cache_folder()
     if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        # JAX would leave out what compiles within a second: a start compiles a hundred such programs.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -23,6 +23,7 @@ from asyncpatch.runs.experiment import Experiment, open_batches
 from asyncpatch.runs.opened import Run
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.train import (
+    Descent,
     OptimizerConfig,
     RunConfig,
     TrainConfig,
@@ -98,8 +99,7 @@ def train_head(
         experiment,
         experiment.training,
         config,
-        experiment.make_head,
-        functools.partial(experiment.image_loss, denoiser),
+        Descent(experiment.make_head, functools.partial(experiment.image_loss, denoiser)),
         training,
         make_mesh(),
         Validation(held_out, functools.partial(experiment.image_errors, denoiser)),

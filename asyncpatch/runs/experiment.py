@@ -16,10 +16,10 @@ from asyncpatch.losses import AbstractWeighting, denoising_errors, denoising_los
 from asyncpatch.nn import AbstractNetworkConfig, DroppingDenoiser, NetworkDenoiser
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.process import AbstractDenoiser
-from asyncpatch.ranges import check_counts
+from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler
-from asyncpatch.train import TrainConfig
+from asyncpatch.train import Descent, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Experiment:
     weighting: AbstractWeighting
     training: TrainConfig
 
+    @property
+    def learner(self) -> Descent:
+        """What the trainer is given."""
+        return Descent(self.make_denoiser, self.training_loss)
+
     def make_denoiser(self, key: PRNGKeyArray) -> NetworkDenoiser:
         """A denoiser with fresh weights."""
         return NetworkDenoiser(self.network.build(key), self.schedule)
@@ -90,24 +95,33 @@ def open_batches(experiment: Experiment, workers: int) -> tuple[Batches, Batches
     Raises `ValueError` before any compute if the images do not fit the network or have labels that it lacks.
     """
     data, network = experiment.data, experiment.network
-    training = _open(experiment, data.source, data.transforms + data.augmentations, workers)
-    held_out = _open(experiment, data.held_out, data.transforms, 0)
-    for part in (training, held_out):
-        if part.shape != tuple(data.shape):
-            raise ValueError(
-                f"the config says that images are {tuple(data.shape)} (height, width, channels), the data gives "
-                f"{part.shape}; pad or resize them, or change data.shape"
-            )
+    training, held_out = open_images(data, experiment.training, workers)
     network.check_image(*data.shape)
     if len(training.class_names) > network.num_classes > 0:
         raise ValueError(
             f"the data has {len(training.class_names)} classes, the network {network.num_classes}; give the network "
             "as many, or 0 to train without labels"
         )
-    if len(training.class_names) > experiment.training.num_classes:
+    return training, held_out
+
+
+def open_images(data: DataConfig, config: TrainConfig, workers: int) -> tuple[Batches, Batches]:
+    """The same for whatever is trained on them.
+
+    Raises `ValueError` if the images have another shape than the config says, or other classes.
+    """
+    training = _open(data, config, data.source, data.transforms + data.augmentations, workers)
+    held_out = _open(data, config, data.held_out, data.transforms, 0)
+    for part in (training, held_out):
+        if part.shape != tuple(data.shape):
+            raise ValueError(
+                f"the config says that images are {tuple(data.shape)} (height, width, channels), the data gives "
+                f"{part.shape}; pad or resize them, or change data.shape"
+            )
+    if len(training.class_names) > config.num_classes:
         raise ValueError(
-            f"the data has {len(training.class_names)} classes, the config of training "
-            f"{experiment.training.num_classes}; set training.num_classes to those of the data"
+            f"the data has {len(training.class_names)} classes, the config of training {config.num_classes}; set "
+            "training.num_classes to those of the data"
         )
     if held_out.class_names != training.class_names[: len(held_out.class_names)]:
         raise ValueError(
@@ -117,17 +131,32 @@ def open_batches(experiment: Experiment, workers: int) -> tuple[Batches, Batches
     return training, held_out
 
 
+def check_batch_size(data: DataConfig, config: TrainConfig) -> None:
+    """Raise `ValueError` unless a batch can be dealt to the devices of all processes and the microbatches."""
+    parts = config.accumulation * jax.device_count()
+    check_number(
+        "batch_size",
+        data.batch_size,
+        lambda images: images % parts == 0,
+        f"a multiple of {parts} (microbatches times devices)",
+    )
+
+
 def _few(names: tuple[str, ...], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
 
 
 def _open(
-    experiment: Experiment, source: AbstractSource, transforms: tuple[AbstractTransform, ...], workers: int
+    data: DataConfig,
+    config: TrainConfig,
+    source: AbstractSource,
+    transforms: tuple[AbstractTransform, ...],
+    workers: int,
 ) -> Batches:
     return batches(
         open_once(source),
-        experiment.data.batch_size,
-        experiment.training.seed,
+        data.batch_size,
+        config.seed,
         transforms,
         jax.process_index(),
         jax.process_count(),

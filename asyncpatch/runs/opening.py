@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from asyncpatch.config import ConfigError
 from asyncpatch.nn import NetworkDenoiser
+from asyncpatch.places import Place, place
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.file import read_file
@@ -26,7 +27,7 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in MODELS.glob("*.safetensors")))
 
 
-def open_run(source: str | Path, step: int | None = None) -> Run:
+def open_run(source: str | Place, step: int | None = None) -> Run:
     """Open a run: a folder, an exported file, or a shipped model by its name.
 
     `step` chooses a checkpoint of a folder; its newest readable one is opened if it is not given. Compiled programs
@@ -36,12 +37,12 @@ def open_run(source: str | Path, step: int | None = None) -> Run:
     checkpoints can be read.
     """
     keep_compiled()
-    path = Path(source)
+    path = place(source)
     if path.is_dir():
-        return _open_folder(path, step)
+        return _open_folder(path, str(source), step)
     if step is not None:
         raise ValueError(f"{source} holds one step alone; leave step out, or give the folder of a run")
-    if path.is_file():
+    if isinstance(path, Path) and path.is_file():
         return read_file(path, str(source))
     if str(source) in shipped():
         return read_file(MODELS / f"{source}.safetensors", f"{source}, which comes with asyncpatch")
@@ -51,13 +52,13 @@ def open_run(source: str | Path, step: int | None = None) -> Run:
     )
 
 
-def _open_folder(folder: Path, step: int | None) -> Run:
+def _open_folder(folder: Place, name: str, step: int | None) -> Run:
     # Of several processes each has a copy; a process that is alone takes its first device.
     devices = jax.device_count() if jax.process_count() > 1 else 1
     saved, denoiser = load_for_sampling(folder, _build_denoiser, make_mesh(devices, 1), step)
     experiment: Experiment = saved.experiment
     return Run(
-        name=str(folder),
+        name=name,
         experiment=experiment,
         denoiser=denoiser,
         step=saved.step,

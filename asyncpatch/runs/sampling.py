@@ -32,9 +32,9 @@ class SamplingConfig:
     guidance: float = 1.5
     """Weight of classifier-free guidance: 1 is off."""
     input_guidance: float = 0.0
-    """Weight of guidance by the clean pixels, known or already made: 0 is off."""
+    """Weight of guidance by the clean pixels, known or already made, and by known ones that trail: 0 is off."""
     noisier: float | None = 1.0
-    """Time that the clean pixels are noised to in the look that input guidance gets away from: 1 hides them; None is as
+    """Time that these pixels are noised to in the look that input guidance gets away from: 1 hides them; None is as
     noisy as the noisiest pixel, for networks that know one time per image."""
     eta: float = 0.5
     """Share of fresh noise in each step: 0 is deterministic, 1 the posterior; 0.5 is the paper's c = 0.25."""
@@ -98,7 +98,9 @@ def run_task(
     if isinstance(task.plan, FixedPlan):
         read |= task.plan.times[0] < 1
     seen = jnp.where(read[..., None], image, 0.0)
-    guided = guide(denoiser, config.guidance, config.input_guidance, config.noisier, config.seed)
+    # Known pixels that trail are not clean: guidance has to be told which ones they are.
+    region = task.known if float(task.trail) > 0 and task.knows_something() else None
+    guided = guide(denoiser, config.guidance, config.input_guidance, config.noisier, config.seed, region)
     rule = step_rule(config.rule, config.eta)
     frames = min(frames, task.plan.steps)
     return sample_with_history(jr.key(config.seed), guided, task, seen, label, rule, frames=frames)
@@ -109,14 +111,22 @@ GUIDANCE_STREAM = 2**31
 
 
 def guide(
-    denoiser: AbstractDenoiser, guidance: float, input_guidance: float, noisier: float | None, seed: int
+    denoiser: AbstractDenoiser,
+    guidance: float,
+    input_guidance: float,
+    noisier: float | None,
+    seed: int,
+    region: Known | None = None,
 ) -> AbstractDenoiser:
-    """A denoiser under both guidances; one that is off is left out, and with it its network calls."""
+    """A denoiser under both guidances; one that is off is left out, and with it its network calls.
+
+    `region` is what guides; if not given, whatever is clean.
+    """
     if guidance != 1:
         denoiser = ClassifierFree(denoiser, guidance)
     if input_guidance != 0:
         key = jr.fold_in(jr.key(seed), GUIDANCE_STREAM)
-        denoiser = InputGuidance(denoiser, [GuidingRegion(input_guidance, noisier=noisier)], key)
+        denoiser = InputGuidance(denoiser, [GuidingRegion(input_guidance, region, noisier)], key)
     return denoiser
 
 

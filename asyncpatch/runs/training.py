@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,13 @@ from jax.experimental import multihost_utils
 
 from asyncpatch import pictures
 from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, RandomFlip, hold_out, open_once
-from asyncpatch.files import writable_folder
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
+from asyncpatch.places import Place, place, writable_folder
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.runs.cache import keep_compiled
-from asyncpatch.runs.experiment import DataConfig, Experiment, open_batches
+from asyncpatch.runs.experiment import DataConfig, Experiment, check_batch_size, open_batches
 from asyncpatch.runs.recipes import recipe
 from asyncpatch.runs.rehearsal import rehearse_sampling, rehearse_training
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
@@ -111,7 +110,7 @@ def configure(
 
 
 def train_run(
-    folder: Path,
+    folder: str | Place,
     experiment: Experiment,
     config: RunConfig,
     *,
@@ -129,34 +128,27 @@ def train_run(
     check_number(
         "fsdp", fsdp, lambda parts: parts >= 1 and jax.device_count() % parts == 0, f"a divisor of {jax.device_count()}"
     )
-    parts = experiment.training.accumulation * jax.device_count()
-    check_number(
-        "batch_size",
-        experiment.data.batch_size,
-        lambda images: images % parts == 0,
-        f"a multiple of {parts} (microbatches times devices)",
-    )
+    check_batch_size(experiment.data, experiment.training)
+    keep_compiled()
     rehearse_training(experiment)
     if sampling is not None:
         rehearse_sampling(experiment, sampling)
-    keep_compiled()
     training, held_out = open_batches(experiment, workers)
     return train(
         folder,
         experiment,
         experiment.training,
         config,
-        experiment.make_denoiser,
-        experiment.training_loss,
+        experiment.learner,
         training,
         make_mesh(jax.device_count() // fsdp, fsdp),
         Validation(held_out, experiment.image_errors),
-        None if sampling is None else draw_grids(folder / "samples", experiment, held_out, sampling),
+        None if sampling is None else draw_grids(place(folder) / "samples", experiment, held_out, sampling),
     )
 
 
 def draw_grids(
-    folder: Path, experiment: Experiment, held_out: Batches, config: SamplingConfig
+    folder: Place, experiment: Experiment, held_out: Batches, config: SamplingConfig
 ) -> Callable[[int, NetworkDenoiser], pictures.Pixels | None]:
     """A callback that draws a sheet, one row of samples a task, of held-out images where pixels are known.
 

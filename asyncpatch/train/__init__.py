@@ -1,10 +1,18 @@
 """Training: state, the compiled step, the loop, checkpoints and the mesh."""
 
+from asyncpatch.train.adversarial import Adversarial as Adversarial
+from asyncpatch.train.adversarial import AdversarialMemory as AdversarialMemory
+from asyncpatch.train.adversarial_gradients import PerceptualDistance as PerceptualDistance
+from asyncpatch.train.adversarial_gradients import no_distance as no_distance
 from asyncpatch.train.batch import Batch as Batch
 from asyncpatch.train.batch import BatchSource as BatchSource
 from asyncpatch.train.batch import put_batch as put_batch
 from asyncpatch.train.folder import FolderInUseError as FolderInUseError
 from asyncpatch.train.interrupt import TERMINATED_STATUS as TERMINATED_STATUS
+from asyncpatch.train.learner import AbstractLearner as AbstractLearner
+from asyncpatch.train.learner import Descent as Descent
+from asyncpatch.train.learner import Moved as Moved
+from asyncpatch.train.learner import Turn as Turn
 from asyncpatch.train.loop import train as train
 from asyncpatch.train.mesh import make_mesh as make_mesh
 from asyncpatch.train.metrics_log import read_metrics as read_metrics

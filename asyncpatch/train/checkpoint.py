@@ -1,7 +1,7 @@
 """Saving checkpoints and resuming from them: model, moving average, optimiser, step and config together.
 
-Orbax writes under a temporary name and renames, so a folder with a plain number is complete unless the disk lost
-part of it; `reading` says what is in one.
+Orbax writes under a temporary name and renames, or in a bucket writes one object last, so what counts as a checkpoint
+is complete unless the disk lost part of it; `reading` says what is in one.
 
 Invariant: `restore` returns the newest state that reads back as it was saved. Checkpoints that are proven damaged are
 moved to `damaged/` and named in a warning; whatever else goes wrong is an error that leaves all as it is. None is ever
@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import math
 import time
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -22,6 +21,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from asyncpatch.config import Json, differences, from_json, to_json
+from asyncpatch.places import Place, move_folder
 from asyncpatch.train.digest import digests, kinds
 from asyncpatch.train.evidence import brief
 from asyncpatch.train.provenance import commit, release
@@ -47,8 +47,8 @@ DAMAGED = "damaged"
 class Checkpoints:
     """The checkpoints of one run: keeps the last few and the best few."""
 
-    def __init__(self, folder: Path, run: RunConfig):
-        self._folder = folder.resolve()
+    def __init__(self, folder: Place, run: RunConfig):
+        self._folder = folder
         unreadable = unreadable_in(self._folder)
         damaged = [path for path in paths_in(self._folder) if path in unreadable]
         if damaged and len(damaged) == len(paths_in(self._folder)):
@@ -66,7 +66,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def newest(self) -> Path | None:
+    def newest(self) -> Place | None:
         """The newest checkpoint that is completely written, waiting for one that is under way."""
         self._manager.wait_until_finished()
         step = self._manager.latest_step()
@@ -93,7 +93,7 @@ class Checkpoints:
         `CheckpointError` if there are checkpoints and all are damaged, and `OSError` if one cannot be read at present.
         """
 
-        def templates(path: Path, record: Record) -> Templates:
+        def templates(path: Place, record: Record) -> Templates:
             _check_same_config(path, record, experiment)
             return _by_item(template)
 
@@ -124,7 +124,7 @@ def _loss_in(metrics: dict[str, float]) -> float:
     return metrics.get(VALIDATION_LOSS, math.inf)
 
 
-def _check_same_config(path: Path, record: Record, experiment: Json) -> None:
+def _check_same_config(path: Place, record: Record, experiment: Json) -> None:
     # Through the objects and back, so that options which the saved config predates take their defaults.
     saved = to_json(from_json(record.experiment, record.release))
     found = differences(saved, experiment, ignored_types=(RunConfig,))
@@ -135,13 +135,13 @@ def _check_same_config(path: Path, record: Record, experiment: Json) -> None:
         )
 
 
-def _set_aside(folder: Path, damaged: list[Path]) -> None:
+def _set_aside(folder: Place, damaged: list[Place]) -> None:
     """Move unreadable checkpoints out of the way of later ones of the same step; one process does it for all."""
     multihost_utils.sync_global_devices("all have seen the checkpoints")
     for path in damaged if jax.process_index() == 0 else []:
         target = folder / DAMAGED / f"{path.name}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
-        path.rename(target)
+        move_folder(path, target)
         LOGGER.warning("moved the damaged checkpoint %s to %s", path, target)
     multihost_utils.sync_global_devices("damaged checkpoints set aside")
 

@@ -7,11 +7,11 @@ checkpoint may be whole, and stays where it is.
 
 import errno
 import re
-from pathlib import Path
 
 import jax
 
 from asyncpatch.files import open_regular
+from asyncpatch.places import Place, files_below
 from asyncpatch.train.record import GONE, DamageError
 
 GONE_CODES = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
@@ -21,7 +21,7 @@ CHUNK = 2**24
 """Bytes read at a time."""
 
 
-def judge(path: Path, error: Exception) -> Exception:
+def judge(path: Place, error: Exception) -> Exception:
     """The error to report after reading `path` failed with `error`: a `DamageError` if that proves damage."""
     if isinstance(error, DamageError | MemoryError | jax.errors.JaxRuntimeError):
         return error
@@ -54,11 +54,9 @@ def _refused_by_system(error: BaseException | None) -> int | None:
     return None
 
 
-def _read_all(path: Path) -> None:
+def _read_all(path: Place) -> None:
     """Read every file below `path`. Raises `OSError` for one that is there and cannot be read."""
-    for file in path.rglob("*"):
-        if file.is_dir():
-            continue
+    for file in files_below(path):
         try:
             with open_regular(file) as content:
                 while content.read(CHUNK):

@@ -7,6 +7,7 @@ walks.
 Invariant: `unflatten(*flatten(tree))` is the tree.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,12 +26,21 @@ class Rest(NamedTuple):
 
 def flatten(tree: PyTree) -> tuple[list[Array], Rest]:
     """The arrays of a tree in its order, and the rest."""
-    leaves, structure = jax.tree.flatten(tree)
-    arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
-    return arrays, Rest(structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves))
+    return _flatten(tree, eqx.is_array)
+
+
+def flatten_shapes(tree: PyTree) -> tuple[list[jax.ShapeDtypeStruct], Rest]:
+    """The same of a tree that holds shapes in the places of its arrays; the rest is that of the tree of arrays."""
+    return _flatten(tree, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 def unflatten(arrays: list[Array], rest: Rest) -> PyTree:
     """The tree again."""
     following = iter(arrays)
     return jax.tree.unflatten(rest.structure, [next(following) if leaf is None else leaf for leaf in rest.others])
+
+
+def _flatten(tree: PyTree, belongs: Callable[[Any], bool]) -> tuple[list, Rest]:
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = [leaf for leaf in leaves if belongs(leaf)]
+    return arrays, Rest(structure, tuple(None if belongs(leaf) else leaf for leaf in leaves))

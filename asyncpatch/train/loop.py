@@ -14,7 +14,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,18 +22,20 @@ from jaxtyping import PyTree
 
 from asyncpatch.config import Json, to_json
 from asyncpatch.pictures import Pixels
+from asyncpatch.places import Place, replace_bytes
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
 from asyncpatch.train.extras import Extras
 from asyncpatch.train.flat import flatten, unflatten
-from asyncpatch.train.folder import held, prepare, replace_bytes
+from asyncpatch.train.folder import held, prepare
 from asyncpatch.train.interrupt import TERMINATED_STATUS, TerminationRequest
+from asyncpatch.train.learner import AbstractLearner
 from asyncpatch.train.processes import agree
 from asyncpatch.train.record import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
-from asyncpatch.train.state import MakeDenoiser, NonFiniteLossError, TrainState, abstract_state, init_state
-from asyncpatch.train.step import LossFunction, flat_train_step
+from asyncpatch.train.state import NonFiniteLossError, TrainState, abstract_state, init_state
+from asyncpatch.train.step import flat_train_step
 from asyncpatch.train.validation import Validation
 
 BATCHES_AHEAD = 2
@@ -50,12 +51,11 @@ The picture that it returns, if any, goes to TensorBoard."""
 
 
 def train(
-    folder: str | Path,
+    folder: str | Place,
     experiment: object,
     config: TrainConfig,
     run: RunConfig,
-    make_denoiser: MakeDenoiser,
-    loss_fn: LossFunction,
+    learner: AbstractLearner,
     data: BatchSource,
     mesh: Mesh,
     validation: Validation | None = None,
@@ -63,7 +63,7 @@ def train(
 ) -> TrainState:
     """Train to `run.steps`, from the newest checkpoint in `folder` if there is one.
 
-    `experiment` is the whole config of the run, `config` and those of data, loss and denoiser included: it is
+    `experiment` is the whole config of the run, `config` and those of data and learner included: it is
     saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
     `OSError` if the folder cannot be written to, `FolderInUseError` if another training runs there, `ValueError` for
     unusable batches, `NonFiniteLossError`, `CompanyError`
@@ -74,20 +74,20 @@ def train(
     agree({"config": written, "run": to_json(run), "folder": str(folder), "mesh": dict(mesh.shape)})
     with (
         TerminationRequest() as termination,
-        held(folder),
+        held(folder) as check_held,
         Checkpoints(folder, run) as checkpoints,
         Extras() as extras,
     ):
-        state = checkpoints.restore(written, abstract_state(make_denoiser, config, mesh))
+        state = checkpoints.restore(written, abstract_state(learner, config, mesh))
         if state is None:
-            state = init_state(make_denoiser, config, mesh)
+            state = init_state(learner, config, mesh)
         if validation is not None:
             validation.rehearse(state, config, mesh)
         _write_config(folder, written)
         start = int(state.step)
         arrays, rest = flatten(state)
         del state  # its buffers are reused by the first step
-        take_step = flat_train_step(rest, loss_fn, config, run.log_every, mesh)
+        take_step = flat_train_step(rest, learner, config, run.log_every, mesh)
 
         def give_up(step: int) -> None:
             raise NonFiniteLossError(_what_broke(step, data.batch(step), checkpoints.newest()))
@@ -95,7 +95,8 @@ def train(
         ahead = _put_ahead(data.iterate(start), start, config, mesh)
         with Reporter(folder, start, run, give_up, extras) as reporter, closing(ahead) as batches:
             for step in range(start + 1, run.steps + 1):
-                batch = next(batches)
+                with reporter.waiting():
+                    batch = next(batches)
                 with reporter.compiling("the train step") if step == start + 1 else nullcontext():
                     arrays, metrics = take_step(arrays, batch)
                 termination.steps_are_made()
@@ -113,7 +114,9 @@ def train(
                                 losses = validation.measure(state, config, mesh, run)
                                 reporter.write(step, losses)
                                 loss = losses[VALIDATION_LOSS]
-                        checkpoints.save(state, written, loss)
+                        check_held()
+                        with reporter.saving():
+                            checkpoints.save(state, written, loss)
                         if sample_callback is not None and pictured:
                             checkpoints.newest()  # waits: even a crash while drawing loses nothing
                             with extras.attempt("drawing samples", step):
@@ -124,7 +127,7 @@ def train(
     return unflatten(arrays, rest)
 
 
-def _write_config(folder: Path, written: Json) -> None:
+def _write_config(folder: Place, written: Json) -> None:
     if jax.process_index() == 0:
         replace_bytes(folder / CONFIG_FILE, (json.dumps(written, indent=2) + "\n").encode())
 
@@ -142,7 +145,7 @@ def _put_ahead(
                 yield ahead.popleft()
 
 
-def _what_broke(step: int, batch: HostBatch, newest: Path | None) -> str:
+def _what_broke(step: int, batch: HostBatch, newest: Place | None) -> str:
     finite = np.isfinite(batch["image"]).all(axis=(1, 2, 3))
     pixels = (
         "all its pixels are finite" if finite.all() else f"images {np.flatnonzero(~finite).tolist()} have bad pixels"

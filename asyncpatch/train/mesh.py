@@ -3,25 +3,32 @@
 One device is a mesh of one, and the same program runs on one device, on several, and on several processes.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import equinox as eqx
 import jax
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from asyncpatch.sharding import DATA, FSDP, MESH_AXES, sharing, weight_spec
 
 
-def make_mesh(data: int = 1, fsdp: int = 1) -> Mesh:
-    """A mesh of the first `data * fsdp` devices. Raises `ValueError` if there are not as many."""
-    devices = jax.devices()
+def make_mesh(data: int = 1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of the first `data * fsdp` of the devices present, or given. Raises `ValueError` if there are not as many.
+
+    Neighbours on the axis `fsdp` are neighbours on the chips' network, where there is one.
+    """
+    devices = jax.devices() if devices is None else devices
     if data < 1 or fsdp < 1 or data * fsdp > len(devices):
         raise ValueError(
             f"a mesh of {data} x {fsdp} devices does not fit the {len(devices)} devices present; "
             "give two positive numbers with a smaller product"
         )
-    return jax.make_mesh((data, fsdp), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * fsdp])
+    # `jax.make_mesh` refuses 16 x 4 on a slice of 8 x 8 chips: there an axis of the mesh is part of an axis of chips.
+    grid = create_device_mesh((data, fsdp), devices[: data * fsdp], allow_split_physical_axes=True)
+    return Mesh(grid, (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

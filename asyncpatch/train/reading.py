@@ -9,7 +9,6 @@ registered: a stranger's checkpoint is safe to open.
 import dataclasses
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
 from asyncpatch.config import from_json
+from asyncpatch.places import Place, place
 from asyncpatch.train.evidence import brief
 from asyncpatch.train.mesh import abstract_weights
 from asyncpatch.train.record import DamageError, Record, read_record
@@ -43,16 +43,16 @@ class Saved:
 
 
 def load_for_sampling(
-    folder: str | Path, build: Callable[[Any, PRNGKeyArray], PyTree], mesh: Mesh, step: int | None = None
+    folder: str | Place, build: Callable[[Any, PRNGKeyArray], PyTree], mesh: Mesh, step: int | None = None
 ) -> tuple[Saved, PyTree]:
     """Open a run's newest readable checkpoint, or the one of `step`: what it says of itself, and its denoiser.
 
     `build(experiment, key)` makes a denoiser with fresh weights from the config, as the training run did; it is given
     the moving average of the weights. The checkpoint may come from a stranger.
     """
-    folder = Path(folder).resolve()
+    folder = place(folder)
 
-    def templates(path: Path, record: Record) -> Templates:
+    def templates(path: Place, record: Record) -> Templates:
         experiment = from_json(record.experiment, record.release)
         shapes = eqx.filter_eval_shape(build, experiment, jax.eval_shape(lambda: jr.key(0)))
         return {"ema": abstract_weights(mesh, shapes)}
@@ -65,19 +65,19 @@ def load_for_sampling(
     return Saved(experiment, record.step, record.validation_loss, record.release, record.commit), found.trees["ema"]
 
 
-def newest_step(folder: str | Path) -> int:
+def newest_step(folder: str | Place) -> int:
     """The step of the newest complete checkpoint. Raises `FileNotFoundError` if there is none."""
-    folder = Path(folder).resolve()
+    folder = place(folder)
     paths = paths_in(folder)
     if not paths:
         raise _no_checkpoint(folder, None)
     return int(paths[0].name)
 
 
-def best_step(folder: str | Path) -> int | None:
+def best_step(folder: str | Place) -> int | None:
     """The step of the checkpoint with the lowest validation loss, or None if no checkpoint has one."""
     losses = {}
-    for path in paths_in(Path(folder).resolve()):
+    for path in paths_in(place(folder)):
         try:
             loss = read_record(path).validation_loss
         except DamageError as error:
@@ -88,6 +88,6 @@ def best_step(folder: str | Path) -> int | None:
     return min(losses, key=losses.__getitem__, default=None)
 
 
-def _no_checkpoint(folder: Path, step: int | None) -> FileNotFoundError:
+def _no_checkpoint(folder: Place, step: int | None) -> FileNotFoundError:
     wanted = "" if step is None else f" of step {step}"
     return FileNotFoundError(f"no checkpoint{wanted} in {folder / CHECKPOINTS}; give the folder of a run")

@@ -9,10 +9,10 @@ import dataclasses
 import hashlib
 import json
 import math
-from pathlib import Path
 
 from asyncpatch.config import Json
 from asyncpatch.files import open_regular
+from asyncpatch.places import Place
 from asyncpatch.train.digest import Kinds
 
 FIRST_RELEASE = "0.1.0"
@@ -58,7 +58,7 @@ def written_record(record: Record) -> Json:
     return written | {DIGEST: _digest(written)}
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Place) -> Record:
     """The record of the checkpoint at `path`.
 
     Raises `DamageError` if it is not what was written, and `OSError` if it cannot be read for another reason.
@@ -81,7 +81,7 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def _record_without_digests(path: Path, written: dict[str, Json], loss: Json) -> Record:
+def _record_without_digests(path: Place, written: dict[str, Json], loss: Json) -> Record:
     if "experiment" not in written or written.keys() - WITHOUT_DIGESTS:
         raise DamageError(f"{path / 'config'} has the entries {', '.join(map(repr, written))}")
     if loss is not None and not isinstance(loss, int | float):
@@ -97,7 +97,7 @@ def _record_without_digests(path: Path, written: dict[str, Json], loss: Json) ->
     )
 
 
-def _json_object(path: Path) -> dict[str, Json]:
+def _json_object(path: Place) -> dict[str, Json]:
     try:
         with open_regular(path) as file:
             content = json.loads(file.read())

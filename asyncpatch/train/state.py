@@ -4,22 +4,18 @@ The random key of a step and the position in the data are functions of `TrainCon
 `step` saves both, and no key is ever stored.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from asyncpatch.train.learner import AbstractLearner
 from asyncpatch.train.mesh import abstract_weights, constrain_weights
 from asyncpatch.train.settings import TrainConfig
 
 NEVER = -1
 """The value of `TrainState.broken_at` while every step has been finite."""
-
-MakeDenoiser = Callable[[PRNGKeyArray], PyTree]
-"""Builds a denoiser with fresh weights from a key."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -27,8 +23,10 @@ class NonFiniteLossError(RuntimeError):
 
 
 class TrainState(eqx.Module):
-    """Denoiser, its moving average, the optimiser's moments and the number of updates made.
+    """What is trained, its moving average, the learner's memory and the number of updates made.
 
+    The first is a denoiser or whatever else the learner builds, and the memory, `opt_state`, holds more than an
+    optimiser's moments if the learner has more to remember: checkpoints know both by these names.
     `broken_at` is the first step whose loss or gradient was not finite: nothing but itself has changed since.
     `window_loss` and `window_steps` sum the losses since the last report, so that a resumed run reports the same
     means as one that was never interrupted.
@@ -58,22 +56,22 @@ def validation_key(config: TrainConfig, batch: Int[Array, ""]) -> PRNGKeyArray:
     return jr.fold_in(jr.split(jr.key(config.seed), 3)[2], batch)
 
 
-def init_state(make_denoiser: MakeDenoiser, config: TrainConfig, mesh: Mesh) -> TrainState:
+def init_state(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
     """A fresh state, drawn where it will live: no device ever holds more than its share."""
-    return eqx.filter_jit(_build)(make_denoiser, config, mesh)
+    return eqx.filter_jit(_build)(learner, config, mesh)
 
 
-def abstract_state(make_denoiser: MakeDenoiser, config: TrainConfig, mesh: Mesh) -> TrainState:
+def abstract_state(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
     """The shapes and shardings of `init_state`, without drawing anything."""
-    return abstract_weights(mesh, eqx.filter_eval_shape(_build, make_denoiser, config, mesh))
+    return abstract_weights(mesh, eqx.filter_eval_shape(_build, learner, config, mesh))
 
 
-def _build(make_denoiser: MakeDenoiser, config: TrainConfig, mesh: Mesh) -> TrainState:
-    denoiser = make_denoiser(init_key(config))
+def _build(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
+    trained, memory = learner.build(init_key(config), config)
     state = TrainState(
-        denoiser=denoiser,
-        ema=denoiser,
-        opt_state=config.optimizer.build().init(eqx.filter(denoiser, eqx.is_inexact_array)),
+        denoiser=trained,
+        ema=trained,
+        opt_state=memory,
         step=jnp.zeros((), jnp.int32),
         broken_at=jnp.full((), NEVER, jnp.int32),
         window_loss=jnp.zeros((), jnp.float32),

@@ -8,7 +8,6 @@ import dataclasses
 import logging
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -17,6 +16,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from asyncpatch.places import Place, in_bucket
 from asyncpatch.train.digest import Kinds, digests, kinds
 from asyncpatch.train.evidence import brief, judge
 from asyncpatch.train.record import DamageError, Record, read_record
@@ -28,6 +28,9 @@ CHECKPOINTS = "checkpoints"
 
 STEP_NAME = re.compile("0|[1-9][0-9]*")
 """The name of a checkpoint's folder; Orbax takes any digits for one, those of other scripts too."""
+
+FINISHED = "commit_success.txt"
+"""What Orbax writes last where folders have no names to be given."""
 
 Templates = dict[str, PyTree]
 """By item, what is to be read: shapes and shardings in the places of arrays."""
@@ -48,18 +51,18 @@ class Found:
     record: Record
     trees: dict[str, PyTree]
     """The templates, filled."""
-    damaged: list[Path]
+    damaged: list[Place]
     """Newer checkpoints, which are damaged."""
 
 
 def newest_readable(
-    folder: Path, templates: Callable[[Path, Record], Templates], step: int | None = None
+    folder: Place, templates: Callable[[Place, Record], Templates], step: int | None = None
 ) -> Found | None:
     """The newest whole checkpoint, or that of `step`; None if there is none at all, damaged ones included.
 
     `templates(path, record)` says what to read, or raises if it is not the checkpoint to read.
     """
-    failures: dict[Path, Exception] = {}
+    failures: dict[Place, Exception] = {}
     for path in _same_for_all(folder, paths_in(folder)):
         if step is not None and path.name != str(step):
             continue
@@ -79,7 +82,7 @@ def newest_readable(
     return None
 
 
-def none_readable(folder: Path, failures: dict[Path, Exception]) -> CheckpointError:
+def none_readable(folder: Place, failures: dict[Place, Exception]) -> CheckpointError:
     """The error if all of a folder's checkpoints are damaged."""
     reasons = "; ".join(f"{path}: {brief(error)}" for path, error in failures.items())
     return CheckpointError(
@@ -88,22 +91,27 @@ def none_readable(folder: Path, failures: dict[Path, Exception]) -> CheckpointEr
     )
 
 
-def paths_in(folder: Path) -> list[Path]:
+def paths_in(folder: Place) -> list[Place]:
     """Complete checkpoints, newest first."""
     root = folder / CHECKPOINTS
     entries = root.iterdir() if root.is_dir() else []
-    found = [path for path in entries if STEP_NAME.fullmatch(path.name) and path.is_dir()]
+    found = [path for path in entries if STEP_NAME.fullmatch(path.name) and path.is_dir() and _is_finished(path)]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
-def unreadable_in(folder: Path) -> dict[Path, DamageError]:
+def _is_finished(path: Place) -> bool:
+    """Whether all of a checkpoint was written: it then got its name or, in a bucket, an object that says so."""
+    return not in_bucket(path) or (path / FINISHED).exists()
+
+
+def unreadable_in(folder: Place) -> dict[Place, DamageError]:
     """What Orbax takes for checkpoints and would stumble over: those without a whole record, and foreign entries."""
     root = folder / CHECKPOINTS
     checkpoints = set(paths_in(folder))
     found = {}
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if path not in checkpoints:
-            if path.name.isdigit():
+            if path.name.isdigit() and (_is_finished(path) or not STEP_NAME.fullmatch(path.name)):
                 found[path] = DamageError("it is no checkpoint of ours")
             continue
         try:
@@ -117,7 +125,7 @@ MOST_PATHS = 64
 """Checkpoints that several processes look at; a run keeps a few."""
 
 
-def _same_for_all(folder: Path, paths: list[Path]) -> list[Path]:
+def _same_for_all(folder: Place, paths: list[Place]) -> list[Place]:
     """The paths that the first process sees: another machine may see a folder as it was a moment ago."""
     if jax.process_count() == 1:
         return paths
@@ -126,7 +134,7 @@ def _same_for_all(folder: Path, paths: list[Path]) -> list[Path]:
     return [folder / CHECKPOINTS / str(step) for step in told if step >= 0]
 
 
-def _read_record(path: Path, templates: Callable[[Path, Record], Templates]) -> tuple[Record, Templates]:
+def _read_record(path: Place, templates: Callable[[Place, Record], Templates]) -> tuple[Record, Templates]:
     """The record, and what is to be read; of several processes all fail or none."""
     try:
         record = read_record(path)
@@ -139,7 +147,7 @@ def _read_record(path: Path, templates: Callable[[Path, Record], Templates]) -> 
     return result
 
 
-def _read_whole(path: Path, record: Record, templates: Templates) -> dict[str, PyTree]:
+def _read_whole(path: Place, record: Record, templates: Templates) -> dict[str, PyTree]:
     """The templates, filled with arrays that have the digests of the record.
 
     Raises `DamageError` if the checkpoint fails twice to give them, so that what passes is no damage.
@@ -153,7 +161,7 @@ def _read_whole(path: Path, record: Record, templates: Templates) -> dict[str, P
     return failure
 
 
-def _attempt(path: Path, record: Record, templates: Templates) -> dict[str, PyTree] | Exception:
+def _attempt(path: Place, record: Record, templates: Templates) -> dict[str, PyTree] | Exception:
     """The filled templates, or what is to be said of the failure; of several processes all fail or none."""
     split = {
         item: eqx.partition(tree, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
@@ -187,7 +195,7 @@ def _agreed(failure: Exception | None) -> Exception | None:
     return DamageError("another process found it damaged") if worst == 1 else OSError("another process cannot read it")
 
 
-def _check_kinds(path: Path, record: Record, templates: Templates) -> None:
+def _check_kinds(path: Place, record: Record, templates: Templates) -> None:
     """Raise `ConfigMismatchError` if the code builds other arrays from the config than were saved under it."""
     wanted = kinds(templates)
     saved = _kinds_without_digests(path, templates) if record.kinds is None else record.kinds
@@ -202,7 +210,7 @@ def _check_kinds(path: Path, record: Record, templates: Templates) -> None:
         )
 
 
-def _kinds_without_digests(path: Path, templates: Templates) -> Kinds:
+def _kinds_without_digests(path: Place, templates: Templates) -> Kinds:
     """What Orbax noted down of the arrays; nothing if that cannot be read, which reading the arrays will judge."""
     handler = ocp.StandardCheckpointHandler()
     try:

@@ -22,7 +22,7 @@ def curves_of(rows: list[dict], metric: str) -> Curves:
     """The values of all rows."""
     found: Curves = {}
     for row in rows:
-        found.setdefault(row["plan"], {}).setdefault(row["calls"], []).append(row["values"][metric])
+        found.setdefault(row["plan"], {}).setdefault(row["calls"], []).append(row["values"][metric]["value"])
     return {plan: dict(sorted(by_calls.items())) for plan, by_calls in found.items()}
 
 

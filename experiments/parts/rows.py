@@ -136,8 +136,8 @@ for setting in (Together, Patches, RePaint, Trailing, Replacement, Generation, I
 def read_rows(path: Path) -> list[dict]:
     """The rows of a file, none if it is not there. A line that a killed run left half written is skipped.
 
-    An error that is not known is None, also in rows of former releases, which wrote NaN. Settings that they did not
-    have are at their defaults.
+    An error that is not known is None, also in rows of former releases, which wrote NaN or a value alone. Settings that
+    they did not have are at their defaults.
     """
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -148,8 +148,9 @@ def read_rows(path: Path) -> list[dict]:
             continue
         if "how" in row:
             row["how"] = to_json(Steps()) | row["how"]
-        for estimate in row.get("values", {}).values():
+        for name, value in row.get("values", {}).items():
+            estimate = value if isinstance(value, dict) else {"value": value, "standard_error": None}
             error = estimate["standard_error"]
-            estimate["standard_error"] = None if error is None or math.isnan(error) else error
+            row["values"][name] = estimate | {"standard_error": None if error is None or math.isnan(error) else error}
         rows.append(row)
     return rows

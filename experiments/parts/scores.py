@@ -105,6 +105,11 @@ def settle(
             )
     else:
         _plan(order, how, height, width)
+    if isinstance(order, Trailing | Replacement | RePaint) and how.input_guidance != 0:
+        raise ValueError(
+            f"guidance by the input acts by clean pixels, and {type(order).__name__} keeps the known ones noisy; set "
+            "input_guidance to 0, or make the hidden part together or in patches"
+        )
     if isinstance(task, Inpainting):
         mask_set(task.masks, 1, height, width, task.mask_seed)
     return dataclasses.replace(task, count=int(count))

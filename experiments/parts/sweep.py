@@ -5,7 +5,6 @@ settings is told much more sharply than either of them.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,9 @@ import numpy as np
 
 from asyncpatch.metrics import Estimate
 from asyncpatch.metrics.networks.lpips_jax import ALEXNET_FILE
-from experiments.evaluate import evaluate
+from asyncpatch.runs import open_run
+from experiments.evaluate import evaluation
+from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import OwnClassifier
 from experiments.parts.rows import Generation, Inpainting, Steps
 from experiments.parts.tables import Finding
@@ -29,21 +30,19 @@ class Setting:
     how: Steps
 
 
-def fill(rows: Path, settings: Sequence[Setting], seeds: Sequence[int], lpips: Path | None) -> list[list[dict]]:
+def evaluate_all(rows: Path, settings: Sequence[Setting], seeds: Sequence[int], lpips: Path | None) -> list[list[dict]]:
     """The rows of every setting, one a seed; those that the file holds already are not made again."""
-    begun, made, found = time.monotonic(), 0, []
-    total = len(settings) * len(seeds)
-    for number, setting in enumerate(settings):
-        found.append([])
-        for seed in seeds:
-            print(f"row {number * len(seeds) + len(found[-1]) + 1} of {total}: {setting.line}, seed {seed}", flush=True)
-            distance = lpips if isinstance(setting.task, Inpainting) else None
-            how = dataclasses.replace(setting.how, seed=seed)
-            found[-1].append(evaluate(Path(setting.run), rows, setting.task, how, OwnClassifier(), lpips=distance))
-            made += 1
-        left = (time.monotonic() - begun) * (total - made) / made
-        print(f"{made} of {total} rows, {left:.0f} s left", flush=True)
-    return found
+    runs = {run: open_run(Path(run)) for run in {setting.run for setting in settings}}
+
+    def wanted(setting: Setting, seed: int) -> Wanted:
+        distance = lpips if isinstance(setting.task, Inpainting) else None
+        how = dataclasses.replace(setting.how, seed=seed)
+        name = Path(setting.run).name
+        row = evaluation(runs[setting.run], name, rows, setting.task, how, OwnClassifier(), None, distance)
+        return dataclasses.replace(row, line=f"{setting.line}, seed {seed}")
+
+    found = iter(fill(rows, [wanted(setting, seed) for setting in settings for seed in seeds]))
+    return [[next(found) for _ in seeds] for _ in settings]
 
 
 def alexnet(lpips: Path | None) -> Path | None:

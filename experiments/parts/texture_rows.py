@@ -1,7 +1,6 @@
 """Texture synthesis: the ways to fill a canvas, the places that exemplars are cut from, and what a way makes."""
 
 import dataclasses
-import time
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -109,11 +108,8 @@ class Effort:
         check_counts(steps=self.steps)
 
 
-def make(
-    way: Way, denoiser: AbstractDenoiser, window: int, texture: str, places: Places, effort: Effort
-) -> tuple[Canvases, float]:
-    """What a way makes at every place, and the seconds that it took."""
-    begun = time.monotonic()
+def make(way: Way, denoiser: AbstractDenoiser, window: int, texture: str, places: Places, effort: Effort) -> Canvases:
+    """What a way makes at every place."""
     match way:
         case Real():
             made = [places.real(texture, _far_from(left, places)) for left in places.lefts]
@@ -124,7 +120,7 @@ def make(
             ]
         case Synthesis():
             made = synthesise(way, denoiser, window, texture, places, effort)
-    return np.asarray(made), time.monotonic() - begun
+    return np.asarray(made)
 
 
 def calls(way: Way, effort: Effort) -> int | None:

@@ -1,0 +1,170 @@
+"""Training an autoencoder and opening it: its config, its learner, its validation.
+
+Its folder is one of the trainer's: it resumes to the bit, discriminator and all, and its checkpoints open as those of a
+denoiser do. What is opened is the moving average of the autoencoder's weights.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from asyncpatch.data import AbstractSource, RandomFlip, hold_out, open_once
+from asyncpatch.losses import AutoencoderObjective, reconstruction_errors
+from asyncpatch.nn import Autoencoder, AutoencoderConfig, DiscriminatorConfig, autoencoder_preset, fingerprint_of
+from asyncpatch.runs.cache import keep_compiled
+from asyncpatch.runs.experiment import DataConfig, check_batch_size, open_images
+from asyncpatch.runs.perceptual import AbstractPerceptual, NoPerceptual
+from asyncpatch.shapes import Image, Label, TimeField
+from asyncpatch.train import (
+    AbstractOptimizerConfig,
+    Adversarial,
+    OptimizerConfig,
+    RunConfig,
+    Saved,
+    TrainConfig,
+    TrainState,
+    Validation,
+    load_for_sampling,
+    make_mesh,
+    train,
+)
+
+USUAL_OPTIMIZER = OptimizerConfig(learning_rate=4e-4, warmup_steps=200, b2=0.99, eps=1e-8)
+"""Of the autoencoder of small photographs; its discriminator's has the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderExperiment:
+    """Everything that decides the numbers of an autoencoder."""
+
+    data: DataConfig
+    autoencoder: AutoencoderConfig
+    discriminator: DiscriminatorConfig
+    objective: AutoencoderObjective
+    perceptual: AbstractPerceptual
+    discriminator_optimizer: AbstractOptimizerConfig
+    training: TrainConfig
+
+    def learner(self) -> Adversarial:
+        """What the trainer is given. Raises `FileNotFoundError` if a perceptual network has no weights here."""
+        return Adversarial(
+            self.autoencoder,
+            self.discriminator,
+            self.objective,
+            self.discriminator_optimizer,
+            self.perceptual.load(),
+        )
+
+    def image_errors(
+        self, autoencoder: Autoencoder, key: PRNGKeyArray, image: Image, label: Label
+    ) -> tuple[TimeField, TimeField]:
+        """The share of the image that is hidden, at every pixel, and the absolute errors, whose mean is over known
+        pixels: the trainer's validation then tells losses apart by how much is hidden."""
+        known = self.objective.draw_known(key, *image.shape[:2])
+        hidden = 1 - jnp.mean(known, dtype=jnp.float32)
+        return jnp.full(known.shape, hidden), reconstruction_errors(autoencoder(image, known), image, known)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenedAutoencoder:
+    """What `open_autoencoder` gives."""
+
+    experiment: AutoencoderExperiment
+    autoencoder: Autoencoder
+    saved: Saved
+
+    @property
+    def fingerprint(self) -> str:
+        """What latents that it made are marked with."""
+        return fingerprint_of(self.autoencoder)
+
+
+def configure_autoencoder(
+    source: AbstractSource,
+    preset_name: str,
+    *,
+    held_out: AbstractSource | None = None,
+    flip: bool = False,
+    batch_size: int = 16,
+    objective: AutoencoderObjective | None = None,
+    perceptual: AbstractPerceptual | None = None,
+    optimizer: AbstractOptimizerConfig | None = None,
+    ema_decay: float = 0.999,
+    accumulation: int = 1,
+    seed: int = 0,
+) -> AutoencoderExperiment:
+    """The config of an autoencoder for the images of `source`, whose shape is read off the data.
+
+    Validation is on `held_out`, or else on one in ten images of `source`. Raises `ValueError` for an unknown preset and
+    for images that it cannot take.
+    """
+    training, validating = hold_out(source, 10) if held_out is None else (source, held_out)
+    records = open_once(source)
+    height, width, channels = shape = records.shape
+    autoencoder, discriminator = autoencoder_preset(preset_name, channels)
+    autoencoder.check_image(height, width, channels)
+    discriminator.check_image(height, width, channels)
+    optimizer = optimizer or USUAL_OPTIMIZER
+    trainer = TrainConfig(
+        num_classes=len(records.class_names),
+        optimizer=optimizer,
+        ema_decay=ema_decay,
+        label_dropout=0.0,
+        accumulation=accumulation,
+        seed=seed,
+    )
+    return AutoencoderExperiment(
+        data=DataConfig(training, validating, (), (RandomFlip(),) if flip else (), shape, batch_size),
+        autoencoder=autoencoder,
+        discriminator=discriminator,
+        objective=objective or AutoencoderObjective(),
+        perceptual=perceptual or NoPerceptual(),
+        discriminator_optimizer=optimizer,
+        training=trainer,
+    )
+
+
+def train_autoencoder(
+    folder: Path, experiment: AutoencoderExperiment, config: RunConfig, workers: int = 0
+) -> TrainState:
+    """Train, or go on training, in `folder`.
+
+    What can be known to go wrong is raised before anything is computed: see `asyncpatch.runs.train_run`.
+    """
+    check_batch_size(experiment.data, experiment.training)
+    learner = experiment.learner()
+    experiment.autoencoder.check_image(*experiment.data.shape)
+    experiment.discriminator.check_image(*experiment.data.shape)
+    keep_compiled()
+    training, held_out = open_images(experiment.data, experiment.training, workers)
+    return train(
+        folder,
+        experiment,
+        experiment.training,
+        config,
+        learner,
+        training,
+        make_mesh(jax.device_count()),
+        Validation(held_out, experiment.image_errors),
+    )
+
+
+def open_autoencoder(folder: str | Path, step: int | None = None) -> OpenedAutoencoder:
+    """The autoencoder in `folder`, the newest whole one or that of `step`.
+
+    Raises `ValueError` for a folder of anything else, and as `asyncpatch.runs.open_run` does.
+    """
+    saved, autoencoder = load_for_sampling(folder, _build, make_mesh(), step)
+    return OpenedAutoencoder(saved.experiment, autoencoder, saved)
+
+
+def _build(experiment: object, key: PRNGKeyArray) -> Autoencoder:
+    if not isinstance(experiment, AutoencoderExperiment):
+        raise ValueError(
+            f"the folder holds a {type(experiment).__name__} and no autoencoder; give the folder that "
+            "train_autoencoder wrote to"
+        )
+    return experiment.autoencoder.build(key)

@@ -1,0 +1,59 @@
+"""The loop that fills a file with rows: each made once, whole in the file before the next is begun."""
+
+import json
+
+import pytest
+
+from experiments.parts.filling import Wanted, fill
+
+
+def _of(number: int, made: list[int], picture=None) -> Wanted:
+    """A row that notes when it is made, and writes its picture."""
+
+    def make() -> dict:
+        made.append(number)
+        if picture is not None:
+            picture.write_text("pixels")
+        return {"values": {"square": {"value": float(number**2), "standard_error": None}}}
+
+    return Wanted(f"number {number}", {"number": number, "pair": (1, 2)}, make, picture)
+
+
+def test_rows_are_made_once_and_come_in_the_order_asked_for(tmp_path):
+    file, made = tmp_path / "rows.jsonl", []
+    first = fill(file, [_of(number, made) for number in (1, 2)])
+    again = fill(file, [_of(number, made) for number in (3, 2, 1)])
+    assert made == [1, 2, 3], "what the file holds is not made again, what it lacks is"
+    assert [row["values"]["square"]["value"] for row in again] == [9, 4, 1]
+    assert again[1:] == first[::-1], "a row that was made is the row that is read"
+    assert {"seconds", "commit", "device"} <= first[0].keys()
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_a_row_that_was_left_half_written_or_lost_its_picture_is_made_again(tmp_path):
+    file, made = tmp_path / "rows.jsonl", []
+    fill(file, [_of(1, made, tmp_path / "1.png")])
+    half = json.dumps({"number": 2, "pair": [1, 2]})[:-3] + "\n"
+    file.write_text(file.read_text() + half)
+    fill(file, [_of(number, made, tmp_path / f"{number}.png") for number in (1, 2)])
+    assert made == [1, 2]
+    (tmp_path / "1.png").unlink()
+    (row, _) = fill(file, [_of(number, made, tmp_path / f"{number}.png") for number in (1, 2)])
+    assert made == [1, 2, 1]
+    assert row["number"] == 1
+
+
+def test_a_row_is_in_the_file_before_the_next_is_begun_and_never_without_all_its_values(tmp_path):
+    file, made = tmp_path / "rows.jsonl", []
+
+    def make() -> dict:
+        raise KeyboardInterrupt
+
+    killed = Wanted("killed", {"number": 5}, make)
+    nan = Wanted("nan", {"number": 6}, lambda: {"values": {"square": {"value": float("nan"), "standard_error": None}}})
+    with pytest.raises(KeyboardInterrupt):
+        fill(file, [_of(1, made), killed])
+    with pytest.raises(ValueError, match="JSON compliant"):
+        fill(file, [_of(1, made), nan])
+    assert made == [1]
+    assert [json.loads(line)["number"] for line in file.read_text().splitlines()] == [1]
