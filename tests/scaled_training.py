@@ -1,6 +1,6 @@
 """A small transformer whose weights are large enough to be split, and the programs that train it on many devices.
 
-python tests/scaled_training.py devices OUT FOLDER fsdp both     # eight devices: the same steps on these meshes
+python tests/scaled_training.py devices OUT FOLDER fsdp     # eight devices: the same steps on this mesh, or several
 python tests/scaled_training.py processes OUT FOLDER PROCESS PORT     # one of two processes of four devices
 """
 
@@ -47,7 +47,7 @@ NETWORK = TransformerConfig(
 )
 CONFIG = TrainConfig(num_classes=NUM_CLASSES, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=4, eps=1e-4))
 MESHES = {"one": (1, 1), "two": (1, 2), "data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}
-"""Devices along the axes `data` and `fsdp`. The tests use the last two, the others are for a run by hand."""
+"""Devices along the axes `data` and `fsdp`. The tests use one, the others are for a run by hand."""
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
@@ -64,11 +64,11 @@ def compiled_step(mesh, config=CONFIG, loss_fn=toy_loss):
 
 
 def take_steps(mesh):
-    """The state after `STEPS` steps by name, and how often the compiled step has each collective operation."""
+    """The state after `STEPS` steps by name, and the compiled step."""
     arrays, rest, step = compiled_step(mesh)
     for number in range(STEPS):
         arrays, _ = step(arrays, put_batch(ToyData().batch(number), mesh))
-    return arrays_of(unflatten(arrays, rest)), Counter(COLLECTIVE.findall(step.as_text()))
+    return arrays_of(unflatten(arrays, rest)), step
 
 
 def all_at_once(denoiser, key, image, label):
@@ -92,15 +92,15 @@ def train_to(folder: Path, steps: int, mesh):
 
 def devices(out: Path, folder: Path, *names: str) -> None:
     """Writes what `tests/test_scale.py` reads; ends the run in the folder on eight devices."""
-    counts = {}
+    steps = {}
     for name in names:
-        state, counts[name] = take_steps(make_mesh(*MESHES[name]))
+        state, steps[name] = take_steps(make_mesh(*MESHES[name]))
         np.savez(out / f"{name}.npz", **state)
     fsdp = make_mesh(1, 8)
     muon = TrainConfig(num_classes=NUM_CLASSES, optimizer=MuonConfig())
-    steps = {"as used": compiled_step(fsdp)[2], "at once": compiled_step(fsdp, loss_fn=all_at_once)[2]}
+    steps["at once"] = compiled_step(fsdp, loss_fn=all_at_once)[2]
     steps["muon"] = compiled_step(fsdp, muon)[2]
-    counts["muon"] = Counter(COLLECTIVE.findall(steps["muon"].as_text()))
+    counts = {name: Counter(COLLECTIVE.findall(step.as_text())) for name, step in steps.items()}
     memory = {name: step.memory_analysis().temp_size_in_bytes for name, step in steps.items()}
     last = train_to(folder, STEPS, fsdp)
     np.savez(out / "moved.npz", **arrays_of(last))

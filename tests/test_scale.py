@@ -58,7 +58,7 @@ def made(tmp_path_factory):
         port = free.getsockname()[1]
     end([start("processes", out, folder, number, port) for number in range(2)])
     assert (folder / "checkpoints" / str(BY_TWO)).is_dir()
-    end([start("devices", out, folder, "fsdp", "both")])
+    end([start("devices", out, folder, "fsdp")])
     return out, folder
 
 
@@ -74,7 +74,7 @@ def far(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str
 
 
 @pytest.mark.timeout(590)
-@pytest.mark.parametrize("name", ["fsdp", "both", "moved"])
+@pytest.mark.parametrize("name", ["fsdp", "moved"])
 def test_any_devices_and_processes_give_the_state_of_one_device(one, made, name):
     assert far(one, dict(np.load(made[0] / f"{name}.npz"))) == {}
 
@@ -94,21 +94,20 @@ def test_weights_are_gathered_layer_by_layer_and_activations_stay(made):
     shapes = eqx.filter_eval_shape(make_denoiser, jax.random.key(0))
     leaves = jax.tree.leaves(eqx.filter(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)))
     large = [leaf for leaf in leaves if weight_spec(eight, leaf.shape) != jax.sharding.PartitionSpec()]
-    for name in ("fsdp", "both"):
-        counts = counted["counts"][name]
-        assert set(counts) <= {"all-gather", "all-reduce", "reduce-scatter"}, name
-        # Once on the way forwards, and at most once again on the way back.
-        assert len(large) < counts["all-gather"] <= 2 * len(large), name
+    counts = counted["counts"]["fsdp"]
+    assert set(counts) <= {"all-gather", "all-reduce", "reduce-scatter"}
+    # Once on the way forwards, and at most once again on the way back.
+    assert len(large) < counts["all-gather"] <= 2 * len(large)
     memory = counted["memory"]
     gathered_at_once = sum(leaf.size for leaf in large) * 4
-    assert memory["as used"] + 0.4 * gathered_at_once < memory["at once"]
+    assert memory["fsdp"] + 0.4 * gathered_at_once < memory["at once"]
 
 
 def test_muon_brings_no_weight_together_at_once(made):
     """Its products of matrices are those of their parts, with sums over the devices."""
     counted = json.loads((made[0] / "counted.json").read_text())
     assert counted["counts"]["muon"]["all-gather"] == counted["counts"]["fsdp"]["all-gather"]
-    assert counted["memory"]["muon"] < 1.1 * counted["memory"]["as used"]
+    assert counted["memory"]["muon"] < 1.1 * counted["memory"]["fsdp"]
 
 
 def test_images_of_all_devices_are_those_of_one(made):
