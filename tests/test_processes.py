@@ -85,6 +85,19 @@ def test_variables_that_make_no_sense(given, said):
         how_started(given)
 
 
+IMPORT = """
+import experiments.train, experiments.evaluate, experiments.sample
+from jax._src import xla_bridge
+raise SystemExit(xla_bridge.backends_are_initialized())
+"""
+
+
+def test_commands_can_be_read_before_processes_meet():
+    """JAX joins processes before it has looked for devices, and never after: no default may be an array."""
+    root = SCRIPT.parents[1]
+    assert subprocess.run([sys.executable, "-c", IMPORT], cwd=root, timeout=300).returncode == 0
+
+
 # The line between them
 
 
