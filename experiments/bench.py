@@ -12,8 +12,7 @@ preparation of photographs against the decoding of their files.
 import importlib.util
 import os
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -43,6 +42,7 @@ from experiments.parts.bench_data import bench_preparation
 from experiments.parts.bench_layers import peak, print_layers, print_share
 from experiments.parts.bench_sampling import bench_sampling
 from experiments.parts.bench_trainer import bench_trainer
+from experiments.parts.in_turns import ratio, side_by_side
 from experiments.parts.laws import LAWS
 
 PEER = UNetConfig(channels=1, num_classes=0, base=32, multipliers=(1, 2, 2), blocks=2, attention=(False,) * 3)
@@ -121,26 +121,6 @@ def bench_shares(batch: int, rounds: int) -> None:
         call = jax.vmap(denoiser.network, in_axes=(0, None, None))
         t = jnp.full((size, size), 0.5)
         print_share(f"network call, {name}, batch {batch}", best, call, images, t, jnp.asarray(-1), rounds=rounds)
-
-
-def side_by_side(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, in turns after a warm-up, so that a drifting machine slows all alike."""
-    for call in candidates.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, call in candidates.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], over: str, under: str) -> str:
-    """Median and quartiles of the round-by-round ratio."""
-    ratios = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} rounds)"
 
 
 def network(config: AbstractNetworkConfig) -> AbstractNetwork:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.parts.filling import Wanted, fill
+from experiments.parts.rows import read_rows
 
 
 def _of(number: int, made: list[int], picture=None) -> Wanted:
@@ -57,3 +58,13 @@ def test_a_row_is_in_the_file_before_the_next_is_begun_and_never_without_all_its
         fill(file, [_of(1, made), nan])
     assert made == [1]
     assert [json.loads(line)["number"] for line in file.read_text().splitlines()] == [1]
+
+
+def test_values_alone_of_former_rows_are_estimates_whose_error_is_not_known(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"plan": "a", "values": {"near": 3.5, "far": {"value": 2.0, "standard_error": 0.5}}}\n')
+    (row,) = read_rows(file)
+    assert row["values"] == {
+        "near": {"value": 3.5, "standard_error": None},
+        "far": {"value": 2.0, "standard_error": 0.5},
+    }

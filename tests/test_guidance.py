@@ -2,14 +2,16 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.guidance import ClassifierFree, GuidingRegion, InputGuidance
+from asyncpatch.guidance.one_batch import in_one_batch
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, Cosine, RectifiedFlow
 from asyncpatch.plans import Task, synchronous
 from asyncpatch.process import AbstractDenoiser, GaussianDenoiser, Prediction, per_channel
@@ -319,6 +321,61 @@ def test_guidance_of_another_size_is_refused_before_compute(make, message):
     z, t = _state()
     with pytest.raises(ValueError, match=message):
         make(_gaussian(RectifiedFlow()))(z, t, NO_LABEL)
+
+
+# --- all looks in one batch ---
+
+
+class _Told(AbstractDenoiser):
+    """Differs by label, and has a weight and a key."""
+
+    weight: Float[Array, ""]
+    key: PRNGKeyArray
+
+    schedule = RectifiedFlow()
+    num_classes = None
+
+    def __call__(self, z: Image, t: TimeField, label: Label) -> Prediction:
+        data = jnp.sin(self.weight * z) * t[..., None] * (label + 1).astype(z.dtype)
+        return Prediction(data, z - data, log_error=t**2)
+
+
+def _looks() -> tuple[Array, Array, Array]:
+    """Of three images, two each."""
+    return jr.normal(jr.key(0), (3, 2, *SHAPE)), jr.uniform(jr.key(1), (3, 2, *SHAPE[:2])), jnp.arange(6).reshape(3, 2)
+
+
+def test_looks_at_many_images_are_one_axis_and_differentiate():
+    denoiser, (z, t, label) = _Told(jnp.asarray(1.5), jr.key(2)), _looks()
+
+    def flat(denoiser, z):
+        return jax.vmap(lambda *look: in_one_batch(denoiser, *look))(z, t, label)
+
+    def nested(denoiser, z):
+        return jax.vmap(jax.vmap(denoiser))(z, t, label)
+
+    def total(of):
+        return lambda denoiser, z: of(denoiser, z).data.sum()
+
+    jax.tree.map(np.testing.assert_array_equal, flat(denoiser, z), nested(denoiser, z))
+    assert "f32[6,2,3,1] = sin" in str(jax.make_jaxpr(lambda z: flat(denoiser, z))(z))
+    assert "f32[3,2,2,3,1] = sin" in str(jax.make_jaxpr(lambda z: nested(denoiser, z))(z)), "which vmap alone does not"
+    for of in (flat, nested):
+        gradient = jax.grad(total(of), argnums=1)(denoiser, z)
+        weight = eqx.filter_grad(total(of))(denoiser, z).weight
+        _, tangent = jax.jvp(lambda z, of=of: total(of)(denoiser, z), (z,), (z,))
+        if of is flat:
+            found = (gradient, weight, tangent)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, (gradient, weight, tangent))
+
+
+def test_a_denoiser_for_each_image_keeps_its_axis():
+    z, t, label = _looks()
+    weights, key = jnp.asarray([0.5, 1.0, 2.0]), jr.key(2)
+    told = jax.vmap(lambda w, *look: in_one_batch(_Told(w, key), *look))(weights, z, t, label)
+    for index, weight in enumerate(weights):
+        alone = jax.vmap(_Told(weight, key))(z[index], t[index], label[index])
+        np.testing.assert_allclose(told.data[index], alone.data, rtol=1e-6)
 
 
 # --- with the sampler ---

@@ -2,6 +2,13 @@
 
 import dataclasses
 import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -10,6 +17,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from test_autoencoder import awake_autoencoder
+from toy_adversarial import ADVERSARIAL, AUTOENCODER, QUICK, START, contrast, quick_train
 from toy_training import SIZE, TOY_CONFIG, TOY_LEARNER, ToyData, arrays_of, losses_of
 
 from asyncpatch.losses import (
@@ -22,12 +30,8 @@ from asyncpatch.losses import (
     reconstruction_errors,
 )
 from asyncpatch.masks import RandomBox
-from asyncpatch.nn import AutoencoderConfig, DiscriminatorConfig, Stages
 from asyncpatch.train import (
-    Adversarial,
     NonFiniteLossError,
-    OptimizerConfig,
-    RunConfig,
     StepInputs,
     init_state,
     make_mesh,
@@ -38,27 +42,8 @@ from asyncpatch.train import (
 from asyncpatch.train.adversarial import NUMBERS
 from asyncpatch.train.adversarial_gradients import adversarial_gradients
 
-AUTOENCODER = AutoencoderConfig(
-    channels=1, encoder=Stages((4, 8), (0, 1)), decoder=Stages((4, 8), (0, 1)), latent_channels=2, codes=8
-)
-START = 2
-
-
-def contrast(first, second):
-    """A perceptual distance of the tests: the squared difference of neighbours' differences."""
-    return jnp.mean(jnp.square(jnp.diff(first - second, axis=2)), axis=(1, 2, 3))
-
-
-ADVERSARIAL = Adversarial(
-    autoencoder=AUTOENCODER,
-    discriminator=DiscriminatorConfig(channels=1, widths=(4,)),
-    objective=AutoencoderObjective(masks=RandomBox(), start=START),
-    discriminator_optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=1),
-    perceptual=contrast,
-)
 LEARNERS = {"descent": TOY_LEARNER, "adversarial": ADVERSARIAL}
 every_learner = pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
-QUICK = RunConfig(steps=6, log_every=1, checkpoint_every=3, sample_every=100)
 
 
 def take_steps(learner, steps, config=TOY_CONFIG, state=None, data=None):
@@ -76,23 +61,46 @@ def take_steps(learner, steps, config=TOY_CONFIG, state=None, data=None):
 # --- every learner ---
 
 
-@every_learner
-def test_an_interrupted_run_goes_on_to_the_bit(learner, tmp_path):
-    """The adversarial run is interrupted after its discriminator has begun to count."""
+@pytest.fixture(scope="module", params=LEARNERS)
+def whole(request, tmp_path_factory):
+    """A run that was never interrupted."""
+    folder = tmp_path_factory.mktemp(f"whole_{request.param}")
+    state = quick_train(folder, LEARNERS[request.param])
+    return request.param, folder, arrays_of(state)
 
-    def run(folder, steps):
-        config = dataclasses.replace(QUICK, steps=steps)
-        return train(folder, (TOY_CONFIG, config), TOY_CONFIG, config, learner, ToyData(), make_mesh())
 
-    whole = arrays_of(run(tmp_path / "whole", 6))
-    first = arrays_of(run(tmp_path / "parts", 3))
-    parts = arrays_of(run(tmp_path / "parts", 6))
-    assert whole.keys() == parts.keys()
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, parts[name], err_msg=name)
-    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "parts")
-    still = [name for name, value in first.items() if np.array_equal(value, whole[name])]
-    assert len(still) < len(whole) / 2, "a run that stands still resumes to the bit as well"
+def test_an_interrupted_run_goes_on_to_the_bit(whole, tmp_path):
+    """From step 4, when the discriminator counts already."""
+    name, folder, arrays = whole
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    parts = arrays_of(quick_train(tmp_path, LEARNERS[name]))
+    assert arrays.keys() == parts.keys()
+    for place, value in arrays.items():
+        np.testing.assert_array_equal(value, parts[place], err_msg=place)
+    assert losses_of(folder) == losses_of(tmp_path)
+    first = arrays_of(take_steps(LEARNERS[name], 4)[0])
+    still = [place for place, value in first.items() if np.array_equal(value, arrays[place])]
+    assert len(still) < len(arrays) / 2, "a run that stands still resumes to the bit as well"
+
+
+@pytest.mark.timeout(300)
+def test_killed_in_the_middle_of_adversarial_training_it_goes_on_to_the_bit(whole, tmp_path):
+    name, _, arrays = whole
+    if name != "adversarial":
+        pytest.skip("tests/test_resume.py kills it")
+    script = Path(__file__).with_name("toy_adversarial.py")
+    environment = os.environ | {"PYTHONPATH": str(script.parents[1])}
+    process = subprocess.Popen([sys.executable, script, tmp_path, "0.2"], stderr=subprocess.DEVNULL, env=environment)
+    while not (tmp_path / "checkpoints" / "4").is_dir():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    parts = arrays_of(quick_train(tmp_path))
+    for place, value in arrays.items():
+        np.testing.assert_array_equal(value, parts[place], err_msg=place)
 
 
 @every_learner

@@ -9,6 +9,7 @@ Invariant: records keep the order of their source, and a folder under its final 
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,8 @@ AT_ONCE = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
-    """What makes latents of whole images: a function of one image in [-1, 1], and the SHA-256 of its weights' file."""
+    """What makes latents of whole images: a function of one image in [-1, 1], and a SHA-256 of its weights
+    (`asyncpatch.nn.fingerprint_of` gives one)."""
 
     encode: Callable[[Image], Float[Array, "rows cols features"]]
     autoencoder: str
@@ -55,8 +57,6 @@ def write_latents(
     The folder gets its name when it is complete: a run that fails leaves nothing under that name. Raises `ValueError`
     for a source that holds latents, and for latents that are not finite in the type that is stored.
     """
-    if stored not in STORED_TYPES:
-        raise ValueError(f"latents are stored as {' or '.join(STORED_TYPES)}, got {stored!r}; choose one of these")
     with new_folder(folder) as partial:
         records = source.open()
         if records[0]["image"].dtype != np.uint8:
@@ -112,7 +112,7 @@ class _Seen:
 
 
 def _encoded(records: AbstractRecords, encoder: Encoder, stored: str, seen: _Seen) -> Iterator[bytes]:
-    encode = jax.jit(jax.vmap(encoder.encode))
+    encode = jax.jit(partial(jax.lax.map, encoder.encode, batch_size=AT_ONCE))
     for start in range(0, len(records), AT_ONCE):
         batch = [records[i] for i in range(start, min(start + AT_ONCE, len(records)))]
         pixels = np.stack([record["image"] for record in batch])

@@ -3,7 +3,7 @@
 A folder holds `dataset.json` and shards, as one of images does (`record_format`). A record is a little-endian header
 (`b"APL1"`, label as int32, height, width and channel as uint16) and the values, float16 or float32 as `dataset.json`
 says, row by row, as the encoder gave them. Beside count, shape and class names, `dataset.json` says by which
-autoencoder they were made (the digest of its file), of which images (a digest of all pixels and labels in their order),
+autoencoder they were made (a digest of its weights), of which images (a digest of all pixels and labels, in order),
 and the mean and the spread of each channel over all of them. Nothing is pickled.
 
 Invariant: decoding gives the values that were encoded, rounded to the type that is stored, to the bit.
@@ -62,7 +62,7 @@ class LatentSidecar:
     shards: int
     stored: str
     autoencoder: str
-    """SHA-256 of the autoencoder's file, in hexadecimal digits."""
+    """SHA-256 of the autoencoder's weights, in hexadecimal digits."""
     images: str
     """SHA-256 of the pixels and labels that were encoded."""
     mean: tuple[float, ...]
@@ -71,15 +71,7 @@ class LatentSidecar:
     """Standard deviation of each channel; 1 of a channel that is constant."""
 
     def __post_init__(self):
-        check_fields(self.count, self.shape, self.class_names, self.shards)
-        if self.stored not in STORED_TYPES:
-            raise ValueError(f"stored must be one of {', '.join(STORED_TYPES)}, got {self.stored!r:.80}")
-        for name in ("autoencoder", "images"):
-            check_digest(name, getattr(self, name))
-        for name in ("mean", "spread"):
-            check_per_channel(name, getattr(self, name), self.shape[2])
-        if min(self.spread) <= 0:
-            raise ValueError(f"spread must be above 0 in every channel, got {self.spread}")
+        _check_fields(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     def write(self, folder: Path) -> None:
         """Write it into `folder`."""
@@ -92,9 +84,22 @@ class LatentSidecar:
         given = read_json(folder, FORM, tuple(field.name for field in dataclasses.fields(cls)))
         fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         try:
+            _check_fields(**fields)
             return cls(**fields)
         except ValueError as error:
             raise ValueError(f"{folder / SIDECAR} is damaged: {error}; encode the images again") from error
+
+
+def _check_fields(
+    stored: object, autoencoder: object, images: object, mean: object, spread: object, **others: Any
+) -> None:
+    """Raise `ValueError` for what no sidecar says, whatever its type: the fields come from a file."""
+    check_fields(**others)
+    if stored not in tuple(STORED_TYPES):
+        raise ValueError(f"stored must be one of {', '.join(STORED_TYPES)}, got {stored!r:.80}")
+    check_digest("autoencoder", autoencoder)
+    check_digest("images", images)
+    check_moments(mean, spread, others["shape"][2])
 
 
 def check_digest(name: str, value: object) -> None:
@@ -103,10 +108,14 @@ def check_digest(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a SHA-256 of {DIGEST_DIGITS} digits, 0 to 9 and a to f, got {value!r:.80}")
 
 
-def check_per_channel(name: str, values: object, channels: int | None = None) -> None:
-    """Raise `ValueError` unless there is a finite number for each channel."""
-    numbers = values if isinstance(values, tuple) else ()
-    if not numbers or not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
-        raise ValueError(f"{name} must hold a finite number for each channel, got {values!r:.80}")
-    if channels is not None and len(numbers) != channels:
-        raise ValueError(f"{name} must hold {channels} numbers, one for each channel, got {len(numbers)}")
+def check_moments(mean: object, spread: object, channels: int | None = None) -> None:
+    """Raise `ValueError` unless both hold a finite number for each channel, and those of `spread` are above 0."""
+    for name, values in (("mean", mean), ("spread", spread)):
+        numbers = values if isinstance(values, tuple) else ()
+        if not numbers or not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"{name} must hold a finite number for each channel, got {values!r:.80}")
+        channels = channels or len(numbers)
+        if len(numbers) != channels:
+            raise ValueError(f"{name} must hold {channels} numbers, one for each channel, got {len(numbers)}")
+        if name == "spread" and min(numbers) <= 0:
+            raise ValueError(f"spread must be above 0 in every channel, got {numbers}; give standard deviations")

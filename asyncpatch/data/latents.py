@@ -4,7 +4,7 @@ A network sees `(latent - mean) / spread`, channel by channel, of mean 0 and var
 trained on, as noise has. Mean and spread are part of the source, and so of a run's config: its samples can be decoded
 without the data, and latents that are held out are scaled as those trained on are.
 
-Invariant: a source names the autoencoder by the digest of its file, and opens no latents of another one.
+Invariant: a source names the autoencoder by a digest of its weights, and opens no latents of another one.
 """
 
 import dataclasses
@@ -16,8 +16,9 @@ from jaxtyping import Array, Float
 
 from asyncpatch.data.array_records import open_shards
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
-from asyncpatch.data.latent_format import LatentSidecar, check_digest, check_per_channel, decode_latent
+from asyncpatch.data.latent_format import LatentSidecar, check_digest, check_moments, decode_latent
 from asyncpatch.data.record_format import shard_names
+from asyncpatch.data.staged import staged
 
 DIGITS_SHOWN = 12
 """Of a digest, in an error."""
@@ -31,23 +32,26 @@ class LatentScale:
     spread: tuple[float, ...]
 
     def __post_init__(self):
-        check_per_channel("mean", self.mean)
-        check_per_channel("spread", self.spread, len(self.mean))
-        if min(self.spread) <= 0:
-            raise ValueError(f"spread must be above 0 in every channel, got {self.spread}; give standard deviations")
+        check_moments(self.mean, self.spread)
 
     def to_unit(self, latents: Float[np.ndarray | Array, "*shape"]) -> Float[np.ndarray | Array, "*shape"]:
         """An encoder's latents, channels last, as a network sees them."""
-        return (latents - np.asarray(self.mean, latents.dtype)) / np.asarray(self.spread, latents.dtype)
+        return (latents - _along(self.mean, latents)) / _along(self.spread, latents)
 
     def from_unit(self, latents: Float[np.ndarray | Array, "*shape"]) -> Float[np.ndarray | Array, "*shape"]:
         """The inverse, up to rounding."""
-        return latents * np.asarray(self.spread, latents.dtype) + np.asarray(self.mean, latents.dtype)
+        return latents * _along(self.spread, latents) + _along(self.mean, latents)
+
+
+def _along(values: tuple[float, ...], latents: np.ndarray | Array) -> np.ndarray:
+    """A number for each channel, of the type of `latents`, with as many axes."""
+    return np.asarray(values, latents.dtype).reshape((1,) * (latents.ndim - 1) + (-1,))
 
 
 @dataclasses.dataclass(frozen=True)
 class Latents(AbstractSource):
-    """A folder that `write_latents` wrote with the autoencoder whose file has this SHA-256."""
+    """A folder that `write_latents` wrote, of the autoencoder whose weights have this SHA-256; one in a bucket is
+    copied first (`staged`)."""
 
     folder: str
     autoencoder: str
@@ -57,9 +61,14 @@ class Latents(AbstractSource):
         check_digest("autoencoder", self.autoencoder)
 
     def open(self) -> "LatentRecords":
-        sidecar = _read_sidecar(self.folder, self.autoencoder)
-        check_per_channel("the mean of the scale", self.scale.mean, sidecar.shape[2])
-        shards = open_shards([str(Path(self.folder) / name) for name in shard_names(sidecar.shards)])
+        folder = staged(self.folder)
+        sidecar = _read_sidecar(folder, self.folder, self.autoencoder)
+        if len(self.scale.mean) != sidecar.shape[2]:
+            raise ValueError(
+                f"the scale has {len(self.scale.mean)} channels, the latents in {self.folder} have {sidecar.shape[2]}; "
+                "give the scale of latents of this autoencoder, as latents_in reads it"
+            )
+        shards = open_shards([str(folder / name) for name in shard_names(sidecar.shards)])
         if len(shards) != sidecar.count:
             raise ValueError(
                 f"the shards in {self.folder} hold {len(shards)} records, but its dataset.json says {sidecar.count}; "
@@ -71,7 +80,7 @@ class Latents(AbstractSource):
 def latents_in(folder: str | Path, autoencoder: str) -> Latents:
     """The latents to train on: those in `folder`, scaled to unit variance. Raises `ValueError` if another autoencoder
     made them."""
-    sidecar = _read_sidecar(str(folder), autoencoder)
+    sidecar = _read_sidecar(staged(str(folder)), str(folder), autoencoder)
     return Latents(str(folder), autoencoder, LatentScale(sidecar.mean, sidecar.spread))
 
 
@@ -101,8 +110,8 @@ class LatentRecords(AbstractRecords):
         return {"image": np.asarray(self.scale.to_unit(record["image"])), "label": record["label"]}
 
 
-def _read_sidecar(folder: str, autoencoder: str) -> LatentSidecar:
-    sidecar = LatentSidecar.read(Path(folder))
+def _read_sidecar(there: Path, folder: str, autoencoder: str) -> LatentSidecar:
+    sidecar = LatentSidecar.read(there)
     if sidecar.autoencoder != autoencoder:
         raise ValueError(
             f"the latents in {folder} were made by the autoencoder {sidecar.autoencoder[:DIGITS_SHOWN]}..., and those "

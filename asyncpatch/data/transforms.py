@@ -19,7 +19,9 @@ HALF_RANGE = 127.5  # half of the largest uint8: the value that maps to 0
 
 
 def to_float(image: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """0..255 to [-1, 1]."""
+    """0..255 to [-1, 1]. Raises `ValueError` for what is no uint8, as latents are not."""
+    if image.dtype != np.uint8:
+        raise ValueError(f"pixels are uint8, got {image.dtype}; latents go to a network as they are (to_network)")
     return image.astype(np.float32) / np.float32(HALF_RANGE) - np.float32(1)
 
 

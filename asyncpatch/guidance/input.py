@@ -25,6 +25,7 @@ import jax.random as jr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
+from asyncpatch.guidance.one_batch import in_one_batch
 from asyncpatch.guidance.region import GuidingRegion, Look, equal_looks
 from asyncpatch.guidance.strength import ALWAYS, Weight, as_floats, check_interval, excess
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, safe_divide
@@ -96,7 +97,7 @@ class InputGuidance(AbstractDenoiser):
         noise = self._noise(z, t)
         further = jax.vmap(lambda time: noise_further(schedule, z, t, time, noise))(times[1:])
         seen = jnp.concatenate([z[None], further])
-        told = eqx.filter_vmap(self.denoiser, in_axes=(0, 0, None))(seen, times, label)
+        told = in_one_batch(self.denoiser, seen, times, jnp.broadcast_to(label, len(seen)))
         data, noise = jax.vmap(lambda time, *told: _at_times_of_input(schedule, z, t, time, *told))(
             times, told.data, told.noise
         )

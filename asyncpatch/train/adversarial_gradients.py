@@ -25,6 +25,7 @@ from asyncpatch.losses import (
     reconstruction_errors,
 )
 from asyncpatch.nn import Autoencoder, Discriminator
+from asyncpatch.sharding import forgets_gathered
 
 Images = Float[Array, "batch height width channel"]
 Regions = Bool[Array, "batch height width"]
@@ -87,7 +88,9 @@ def adversarial_gradients(
     def judging(real, judged):
         return jnp.mean(jax.vmap(judging_loss)(real, judged))
 
-    (hidden, quantisation), back, (latents, index) = jax.vjp(up_to_the_last_layer, trainable, has_aux=True)
+    (hidden, quantisation), back, (latents, index) = jax.vjp(
+        forgets_gathered(up_to_the_last_layer), trainable, has_aux=True
+    )
     painted, last_back = jax.vjp(paint, autoencoder.decoder.last, hidden)
     (unlikeness, (reconstruction, seen)), slope = jax.value_and_grad(unlike, has_aux=True)(painted)
 

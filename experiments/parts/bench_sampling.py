@@ -6,8 +6,8 @@ the label costs less, as both looks are at the same times, which then go through
 """
 
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ from asyncpatch.plans import Task, synchronous, with_strength
 from asyncpatch.process import AbstractDenoiser
 from asyncpatch.runs import Run, SamplingConfig, four_tasks, guide, open_run
 from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
+from experiments.parts.in_turns import ratio, side_by_side
 
 STEPS = 10
 """Network calls of an image here; RePaint makes more of them."""
@@ -34,26 +35,30 @@ GUIDED = {
 
 
 def bench_sampling(batches: tuple[int, ...], rounds: int) -> None:
-    """Print images a second of the model that comes with the package, by task and by batch."""
+    """Print images a second of the model that comes with the package, by task and by batch. At least two rounds."""
     run = open_run("fashion")
     for batch in batches:
-        rates = {name: _rate(call, batch, rounds) for name, call in _calls(run, batch).items()}
-        said = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
+        calls = _calls(run, batch)
+        networks = {f"network, {looks}": _network(run, looks * batch) for looks in (1, 2, 4)}
+        seconds = side_by_side({name: partial(_wait, call) for name, call in (calls | networks).items()}, rounds)
+        said = ", ".join(f"{name} {batch / statistics.median(seconds[name]):.1f}" for name in calls)
         print(f"sampling, {STEPS} steps, batch {batch}, images/s: {said}")
-        alone = {
-            looks: looks * batch / _rate(_network(run, looks * batch), looks * batch, rounds) for looks in (1, 2, 4)
-        }
         for task, (guided, looks) in GUIDED.items():
-            floor = alone[looks] / alone[1]
-            print(f"  {guided} cost {rates[task] / rates[guided]:.2f} times {task}; the network alone {floor:.2f}")
+            print(f"  {guided} / {task} = {ratio(seconds, guided, task)}")
+            print(f"    of the network alone {ratio(seconds, f'network, {looks}', 'network, 1')}")
+
+
+def _wait(call: Callable[[], Array]) -> None:
+    jax.block_until_ready(call())
 
 
 def _network(run: Run, batch: int) -> Callable[[], Array]:
     """One call on a batch, every pixel of which has its own time."""
     z_key, t_key = jr.split(jr.key(0))
     z, t = jr.normal(z_key, (batch, *run.image_shape)), jr.uniform(t_key, (batch, *run.image_shape[:2]))
-    call = eqx.filter_jit(eqx.filter_vmap(run.denoiser))
-    return lambda: call(z, t, jnp.zeros(batch, jnp.int32)).data
+    label = jnp.zeros(batch, jnp.int32)
+    call = eqx.filter_jit(eqx.filter_vmap(lambda denoiser, z, t, label: denoiser(z, t, label), in_axes=(None, 0, 0, 0)))
+    return lambda: call(run.denoiser, z, t, label).data
 
 
 def _calls(run: Run, batch: int) -> dict[str, Callable[[], Array]]:
@@ -78,14 +83,3 @@ def _calls(run: Run, batch: int) -> dict[str, Callable[[], Array]]:
     calls |= {GUIDED[name][0]: of(denoiser, tasks[name]) for name, denoiser in guided.items()}
     calls[f"RePaint, {len(times.before)} calls"] = lambda: repaint(key, run.denoiser, times, image, known, label, rule)
     return calls
-
-
-def _rate(call: Callable[[], Array], batch: int, rounds: int) -> float:
-    """Images a second, the median over rounds after one that compiles."""
-    jax.block_until_ready(call())
-    seconds = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - begun)
-    return batch / statistics.median(seconds)

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float, Int32
 
 from asyncpatch.config import to_json
-from asyncpatch.data import AbstractSource, open_once, to_float
+from asyncpatch.data import AbstractSource, open_once, to_network
 from asyncpatch.metrics import Classifier, load_classifier, save_classifier, train_classifier
 from asyncpatch.metrics.networks import EfficientNetLite0, InceptionV3, Vgg16Features
 from asyncpatch.runs import Experiment
@@ -99,7 +99,7 @@ def read_batches(
             for transform in experiment.data.transforms:
                 image = transform(image, rng)
             pixels.append(image)
-        yield to_float(np.stack(pixels)), np.asarray([record["label"] for record in chosen], np.int32)
+        yield to_network(np.stack(pixels)), np.asarray([record["label"] for record in chosen], np.int32)
 
 
 def read_images(experiment: Experiment, source: AbstractSource, count: int | None = None) -> tuple[Images, Labels]:

@@ -104,7 +104,9 @@ def _draw(series: dict[str, Series], calls: int, goal: dict[int, float], metric:
     left.set(ylabel=f"{metric} (lower is better)")
     right.set(ylabel=f"minus {calls} steps of DDIM, eta 0, same seeds")
     right.set_yscale("symlog", linthresh=1)
-    right.set_yticks([-1, -0.5, 0, 0.5, 1, 2, 5, 10, 20], ["-1", "-0.5", "0", "0.5", "1", "2", "5", "10", "20"])
+    ticks = [-20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20]
+    low, high = right.get_ylim()
+    right.set_yticks([tick for tick in ticks if low <= tick <= high], [f"{t:g}" for t in ticks if low <= t <= high])
     for axes in (left, right):
         axes.set(xlabel="network calls an image", xscale="log")
         ticks = [6, 10, 20, 40, 100, 250]

@@ -16,7 +16,6 @@ The sieve errs on other folders. `Look` says what became of every file and why; 
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from jaxtyping import UInt8
 
 from asyncpatch.data.images import to_square
 from asyncpatch.data.prepare.near_duplicates import small_hash
+from asyncpatch.data.prepare.shards import sha256_of
 from asyncpatch.image_files import ImageFileError, read_rgb
 from asyncpatch.ranges import check_counts, check_share
 
@@ -82,9 +82,7 @@ class Sieve:
 
     def look(self, path: Path) -> Look:
         """Look at a file. A file that cannot be decoded is left out like any other."""
-        content = path.read_bytes()
-        sha256 = hashlib.sha256(content).hexdigest()
-        del content
+        sha256 = sha256_of(path)
         if path.suffix.lower() not in self.suffixes:
             return Look(str(path), sha256, f"is no {' or '.join(self.suffixes)}")
         named = [name for name in self.drawn if f"/{name}" in path.as_posix()]

@@ -1,0 +1,110 @@
+"""An autoencoder from its config to being opened again, and what is refused on the way."""
+
+import dataclasses
+import gc
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from toy_adversarial import AUTOENCODER
+
+from asyncpatch.config import from_json, to_json
+from asyncpatch.data import Digits
+from asyncpatch.losses import AutoencoderObjective
+from asyncpatch.masks import RandomBox
+from asyncpatch.nn import DiscriminatorConfig, fingerprint_of
+from asyncpatch.runs import (
+    AutoencoderExperiment,
+    LpipsOnAlexNet,
+    configure_autoencoder,
+    open_autoencoder,
+    open_run,
+    train_autoencoder,
+)
+from asyncpatch.train import CheckpointError, RunConfig, read_metrics
+
+QUICK = RunConfig(steps=2, log_every=1, checkpoint_every=2, validation_batches=2)
+GOLDEN = Path(__file__).parent / "golden" / "run_0_1_0"
+
+# When it reads a damaged file, Orbax leaves behind coroutines with exceptions that nobody asks for.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected():
+    """Lets what those reads leave behind be found under this file's filter."""
+    yield
+    gc.collect()
+
+
+def an_experiment() -> AutoencoderExperiment:
+    usual = configure_autoencoder(Digits(), "photographs-64", batch_size=8)
+    assert usual.autoencoder.channels == 1
+    return dataclasses.replace(
+        usual,
+        autoencoder=AUTOENCODER,
+        discriminator=DiscriminatorConfig(channels=1, widths=(4,)),
+        objective=AutoencoderObjective(masks=RandomBox(), start=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("autoencoder")
+    return folder, train_autoencoder(folder, an_experiment(), QUICK)
+
+
+def test_what_was_trained_is_opened_with_its_averaged_weights_and_its_fingerprint(trained):
+    folder, state = trained
+    opened = open_autoencoder(folder)
+    assert opened.experiment == an_experiment()
+    assert opened.saved.step == 2
+    for one, other in zip(jax.tree.leaves(opened.autoencoder), jax.tree.leaves(state.ema), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert opened.fingerprint == fingerprint_of(state.ema)
+    assert opened.fingerprint != fingerprint_of(state.denoiser)
+
+
+def test_validation_tells_losses_apart_by_how_much_is_hidden(trained):
+    found = {name for line in read_metrics(trained[0]) for name in line}
+    assert {"validation_loss", "validation_loss_by_time/0-0.2"} <= found
+    assert {"reconstruction", "discriminator_loss", "codes_in_use", "code_perplexity"} <= found
+
+
+def test_the_config_survives_its_file():
+    for experiment in (an_experiment(), dataclasses.replace(an_experiment(), perceptual=LpipsOnAlexNet())):
+        assert from_json(to_json(experiment)) == experiment
+
+
+def test_one_thing_is_not_opened_as_another(trained):
+    with pytest.raises(ValueError, match="the folder holds a Experiment and no autoencoder"):
+        open_autoencoder(GOLDEN)
+    with pytest.raises(ValueError, match="the config of a AutoencoderExperiment, not of a run"):
+        open_run(trained[0])
+
+
+def test_an_autoencoder_that_is_cut_short_is_said_to_be(trained, tmp_path):
+    """Every large file of the only checkpoint loses its second half."""
+    (tmp_path / "checkpoints").mkdir()
+    for path in sorted((trained[0] / "checkpoints").rglob("*")):
+        copy = tmp_path / "checkpoints" / path.relative_to(trained[0] / "checkpoints")
+        if path.is_dir():
+            copy.mkdir(parents=True)
+        else:
+            content = path.read_bytes()
+            copy.write_bytes(content[: len(content) // 2] if "/d/" in path.as_posix() else content)
+    with pytest.raises(CheckpointError, match=r"none of the checkpoints in .* can be read"):
+        open_autoencoder(tmp_path)
+
+
+def test_what_does_not_fit_is_refused_before_training(tmp_path):
+    experiment = an_experiment()
+    in_thirds = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, accumulation=3))
+    with pytest.raises(ValueError, match=r"batch_size must be a multiple of 12 .* got 8"):
+        train_autoencoder(tmp_path, in_thirds, QUICK)
+    coarse = dataclasses.replace(experiment, discriminator=DiscriminatorConfig(channels=1, widths=(4,) * 4))
+    with pytest.raises(ValueError, match="multiples of 16, got 8x8 of 1"):
+        train_autoencoder(tmp_path, coarse, QUICK)
+    with pytest.raises(ValueError, match="no autoencoder is called 'photos'"):
+        configure_autoencoder(Digits(), "photos")
