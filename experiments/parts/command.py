@@ -36,7 +36,7 @@ def run_command(command: Callable[..., Any] | Mapping[str, Callable[..., Any]]) 
         if DEBUG in sys.argv[1:]:
             raise
         if isinstance(error, KeyboardInterrupt):
-            raise SystemExit(130) from None
+            leave(130)
         print(f"error: {in_one_line(error)} ({DEBUG} shows where)", file=sys.stderr, flush=True)
         leave(1)
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Float, Int32
 
 from asyncpatch.config import to_json
@@ -34,10 +36,13 @@ class OwnClassifier:
         if experiment.network.num_classes < 2:
             raise ValueError("the data has no classes to train a classifier on; choose another judge")
         path = self.file or folder / f"classifier-{short_hash(to_json(experiment.data))}.npz"
-        if not path.is_file():
+        first = jax.process_index() == 0
+        if first and not path.is_file():
             print(f"training a classifier of the training images for {path}", flush=True)
             images, labels = read_images(experiment, experiment.data.source)
             save_classifier(path, train_classifier(images, labels, experiment.network.num_classes, seed=0))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("the first process has trained the classifier")
         return load_classifier(path)
 
 
