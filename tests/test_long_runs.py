@@ -2,18 +2,24 @@
 
 import gzip
 import json
-import math
+import os
+import re
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_features import Projection
+from toy_features import DIGITS, Projection
 from toy_training import TOY_RUN, ToyData, arrays_of, toy_errors, toy_train
 
+from asyncpatch.noise_schedule import RectifiedFlow
+from asyncpatch.process import FiniteDenoiser
 from asyncpatch.runs import SamplingConfig
 from asyncpatch.runs.evaluating import evaluation
-from asyncpatch.train import Evaluation, Validation, best_step, init_state, make_mesh, read_metrics
+from asyncpatch.train import Evaluation, Validation, best_step, read_metrics
 from asyncpatch.train.whole import paths_in
 
 RUN = replace(TOY_RUN, steps=6, log_every=2, checkpoint_every=2, keep_last=1, keep_best=1)
@@ -36,8 +42,9 @@ def test_every_line_has_the_time_and_the_seconds_of_all_sessions(tmp_path):
 
 
 def test_waiting_for_data_is_told_from_training(tmp_path):
-    toy_train(tmp_path / "slow", run=replace(RUN, steps=8), data=ToyData(pause=0.1))
-    toy_train(tmp_path / "quick", run=replace(RUN, steps=8))
+    steady = replace(RUN, steps=8, checkpoint_every=1000)
+    toy_train(tmp_path / "slow", run=steady, data=ToyData(pause=0.1))
+    toy_train(tmp_path / "quick", run=steady)
     slow, quick = (
         np.median([line["waiting_share"] for line in read_metrics(tmp_path / name)[2:] if "loss" in line])
         for name in ("slow", "quick")
@@ -89,13 +96,37 @@ def test_an_evaluation_that_fails_is_logged_and_ends_nothing(tmp_path, caplog):
     assert best_step(tmp_path / "with", "FD") is None
 
 
-def test_the_frechet_distance_of_a_training_tells_weights_apart_and_names_its_network(digits_experiment):
+def test_the_frechet_distance_of_a_training_tells_good_from_bad_and_names_its_network(digits_experiment):
     network = Projection.draw(8)
-    chosen = evaluation(digits_experiment, network, SamplingConfig(steps=2), every=5, images=96)
+    chosen = evaluation(digits_experiment, network, SamplingConfig(steps=4, guidance=1.0), every=5, images=96)
     assert chosen.name == f"FD-{network.name}/96-images-{network.hash[:8]}"
-    state = init_state(digits_experiment.make_denoiser, digits_experiment.training, make_mesh(1, 1))
-    found = chosen.measure(1, state.denoiser)
-    assert math.isfinite(found)
-    assert found == chosen.measure(2, state.denoiser) > 0
+    many, one = (FiniteDenoiser(jnp.asarray(points), RectifiedFlow()) for points in (DIGITS[:200], DIGITS[:1]))
+    good, bad = chosen.measure(1, many), chosen.measure(2, one)
+    assert 0 < good < bad / 4
+    assert good == chosen.measure(3, many)
     with pytest.raises(ValueError, match="asked for 100000 images"):
         evaluation(digits_experiment, network, SamplingConfig(steps=2), every=5, images=100_000)
+
+
+LOOP = re.search(
+    r"```bash\n(until .*?done)\n```", (Path(__file__).parents[1] / "docs" / "long_runs.md").read_text(), re.S
+)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "ended"),
+    [((137, 75, 143, 139, 0), 0), ((75, 1, 0), 1), ((2, 0), 2), ((143, 130, 0), 130)],
+)
+def test_the_loop_of_the_docs_starts_again_what_may_do_better(statuses, ended, tmp_path):
+    """The command is a script that ends as it is told, one status a start."""
+    (tmp_path / "statuses").write_text("\n".join(map(str, statuses)) + "\n")
+    command = tmp_path / "command"
+    command.write_text(
+        f'cd {tmp_path}; status=$(head -n 1 statuses); sed -i 1d statuses; [ "$status" = 137 ] && kill -9 $$; exit $status'
+    )
+    assert LOOP is not None
+    script = LOOP[1].replace("python -m experiments.train runs/mine", f"bash {command}")
+    done = subprocess.run(["bash", "-c", script], env={**os.environ, "PAUSE": "0"}, capture_output=True, timeout=30)
+    assert done.returncode == ended
+    left = (tmp_path / "statuses").read_text().split()
+    assert left == [str(status) for status in statuses[statuses.index(ended) + 1 :]]

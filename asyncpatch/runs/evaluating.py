@@ -28,7 +28,7 @@ from asyncpatch.metrics import (
     frechet_name,
     merge_across_processes,
 )
-from asyncpatch.nn import NetworkDenoiser
+from asyncpatch.process import AbstractDenoiser
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
 from asyncpatch.train import Evaluation
@@ -53,7 +53,7 @@ def evaluation(
         network, (batch for batch, _ in read_batches(experiment, experiment.data.held_out, images))
     )
 
-    def measure(step: int, denoiser: NetworkDenoiser) -> float:
+    def measure(step: int, denoiser: AbstractDenoiser) -> float:
         made, failure = FeatureStatistics.empty(NetworkIdentity.of(network)), None
         whole = _whole(denoiser)
         try:
@@ -73,7 +73,7 @@ def evaluation(
     return Evaluation(f"{frechet_name(network)}/{images}-images-{network.hash[:8]}", every, measure)
 
 
-def _whole(denoiser: NetworkDenoiser) -> NetworkDenoiser:
+def _whole(denoiser: AbstractDenoiser) -> AbstractDenoiser:
     """A denoiser that this process can use without the others."""
     if jax.process_count() == 1:
         return denoiser
@@ -82,7 +82,7 @@ def _whole(denoiser: NetworkDenoiser) -> NetworkDenoiser:
 
 
 def _generated(
-    experiment: Experiment, denoiser: NetworkDenoiser, sampling: SamplingConfig, images: int
+    experiment: Experiment, denoiser: AbstractDenoiser, sampling: SamplingConfig, images: int
 ) -> Iterator[Images]:
     """This process's share of the images, rounded to what a file holds. Batches are dealt to processes in turn."""
     height, width, channels = experiment.data.shape

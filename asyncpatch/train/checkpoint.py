@@ -12,6 +12,8 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import equinox as eqx
 import jax
@@ -23,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers
 from asyncpatch.config import Json, differences, from_json, to_json
 from asyncpatch.places import Place, move_folder
 from asyncpatch.train.digest import digests, kinds
-from asyncpatch.train.evidence import brief
+from asyncpatch.train.evidence import brief, refused_by_system
 from asyncpatch.train.provenance import commit, release
 from asyncpatch.train.record import VALIDATION_LOSS, Record, written_record
 from asyncpatch.train.settings import RunConfig
@@ -63,12 +65,14 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
 
     def newest(self) -> Place | None:
         """The newest checkpoint that is completely written, waiting for one that is under way."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         step = self._manager.latest_step()
         return None if step is None else self._folder / CHECKPOINTS / str(step)
 
@@ -87,7 +91,27 @@ class Checkpoints:
             config=ocp.args.JsonSave(written_record(record)),
             **{item: ocp.args.StandardSave(tree) for item, tree in trees.items()},
         )
-        self._manager.save(step, args=items, metrics=figures)
+        with self._writing():
+            self._manager.save(step, args=items, metrics=figures)
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """Says it in one sentence if a disk is full or a bucket is gone, of this checkpoint or of the one before.
+
+        What was written of it has a name of its own, under which nothing is restored, and goes with the next start.
+        """
+        try:
+            yield
+        except Exception as error:
+            refused = error.errno if isinstance(error, OSError) else refused_by_system(error)
+            if refused is None and not isinstance(error, OSError):
+                raise
+            whole = next(iter(paths_in(self._folder)), None)
+            left = "there is no checkpoint yet" if whole is None else f"the last whole one is {whole}"
+            raise OSError(
+                f"could not save a checkpoint in {self._folder} ({brief(error)}); {left}: see that there is room, and "
+                "start the same command again"
+            ) from error
 
     def restore(self, experiment: Json, template: TrainState) -> TrainState | None:
         """The newest readable state, or None if nothing was ever saved; `template` has its shapes and shardings.
