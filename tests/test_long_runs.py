@@ -121,9 +121,8 @@ def test_the_loop_of_the_docs_starts_again_what_may_do_better(statuses, ended, t
     """The command is a script that ends as it is told, one status a start."""
     (tmp_path / "statuses").write_text("\n".join(map(str, statuses)) + "\n")
     command = tmp_path / "command"
-    command.write_text(
-        f'cd {tmp_path}; status=$(head -n 1 statuses); sed -i 1d statuses; [ "$status" = 137 ] && kill -9 $$; exit $status'
-    )
+    next_one = f"cd {tmp_path}; status=$(head -n 1 statuses); sed -i 1d statuses"
+    command.write_text(f'{next_one}; [ "$status" = 137 ] && kill -9 $$; exit $status')
     assert LOOP is not None
     script = LOOP[1].replace("python -m experiments.train runs/mine", f"bash {command}")
     done = subprocess.run(["bash", "-c", script], env={**os.environ, "PAUSE": "0"}, capture_output=True, timeout=30)
