@@ -1,6 +1,6 @@
 """A disk that fills up while a run goes on: the last checkpoint stays whole, and the run does without what it can.
 
-A file system of a few megabytes is mounted for it, which needs root on Linux; elsewhere these tests are skipped.
+A file system of some megabytes is mounted for it, which needs root on Linux; elsewhere these tests are skipped.
 """
 
 import shutil
@@ -25,7 +25,7 @@ LEFT = 30_000
 def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
