@@ -22,6 +22,7 @@ PAGES = [
     "docs/theory.md",
     "docs/results.md",
     "docs/long_runs.md",
+    "docs/tpu.md",
 ]
 LONGEST = 10
 """Lines of the README's program."""
