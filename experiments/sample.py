@@ -26,6 +26,7 @@ import tyro
 
 from asyncpatch.ranges import check_counts
 from asyncpatch.runs import SamplingConfig, open_run
+from asyncpatch.sharding import on_every_device
 from experiments.parts.asked import Own, asked
 from experiments.parts.command import run_command
 from experiments.parts.drawing import draw_tasks
@@ -57,6 +58,7 @@ def main(
     """
     check_counts(count=count)
     opened = open_run(run, step)
+    opened = dataclasses.replace(opened, denoiser=on_every_device(opened.denoiser))
     wanted = asked(opened, own, sampling, labels, count, head)
     records = draw_tasks(
         output,
@@ -68,6 +70,8 @@ def main(
         wanted.given_labels,
         singles=output,
     )
+    if jax.process_index() > 0:
+        return
     made = {
         "run": run,
         "step": opened.step,

@@ -6,6 +6,7 @@ name nothing but classes of this package and those that the opening program has 
 
 from pathlib import Path
 
+import jax
 from jaxtyping import PRNGKeyArray
 
 from asyncpatch.config import ConfigError
@@ -52,7 +53,9 @@ def open_run(source: str | Place, step: int | None = None) -> Run:
 
 
 def _open_folder(folder: Place, name: str, step: int | None) -> Run:
-    saved, denoiser = load_for_sampling(folder, _build_denoiser, make_mesh(1, 1), step)
+    # Of several processes each has a copy; a process that is alone takes its first device.
+    devices = jax.device_count() if jax.process_count() > 1 else 1
+    saved, denoiser = load_for_sampling(folder, _build_denoiser, make_mesh(devices, 1), step)
     experiment: Experiment = saved.experiment
     return Run(
         name=name,

@@ -10,7 +10,7 @@ from asyncpatch.sampling import DDIM, AbstractStepRule, Heun, Multistep
 RuleName = Literal["ddim", "multistep", "heun"]
 
 
-RULES: dict[str, type[AbstractStepRule]] = {"ddim": DDIM, "multistep": Multistep, "heun": Heun}
+RULES: dict[str, type[DDIM | Multistep | Heun]] = {"ddim": DDIM, "multistep": Multistep, "heun": Heun}
 
 
 def rule_class(name: RuleName, eta: float) -> type[AbstractStepRule]:

@@ -23,6 +23,7 @@ from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, label
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import (
     AbstractOptimizerConfig,
+    Evaluation,
     RunConfig,
     TrainConfig,
     TrainState,
@@ -115,16 +116,20 @@ def train_run(
     config: RunConfig,
     *,
     sampling: SamplingConfig | None = None,
+    evaluation: Evaluation | None = None,
     workers: int = 0,
     fsdp: int = 1,
+    traced: int = 0,
 ) -> TrainState:
     """Train, or go on training, in `folder`. Compiled programs are kept on disk (`asyncpatch.runs.cache`).
 
-    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end. What can be
-    known to go wrong is raised before anything is computed; what goes wrong later with pictures or validation is
+    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end. With
+    `evaluation`, its figure is measured, and the best checkpoints are kept by it. `traced` steps are traced. What can
+    be known to go wrong is raised before anything is computed; what goes wrong later with pictures or validation is
     logged, and does not end the run.
     """
     check_number("workers", workers, lambda count: count >= 0, "at least 0")
+    check_number("traced", traced, lambda count: count >= 0, "at least 0")
     check_number(
         "fsdp", fsdp, lambda parts: parts >= 1 and jax.device_count() % parts == 0, f"a divisor of {jax.device_count()}"
     )
@@ -144,6 +149,8 @@ def train_run(
         make_mesh(jax.device_count() // fsdp, fsdp),
         Validation(held_out, experiment.image_errors),
         None if sampling is None else draw_grids(place(folder) / "samples", experiment, held_out, sampling),
+        evaluation,
+        traced,
     )
 
 
@@ -152,8 +159,8 @@ def draw_grids(
 ) -> Callable[[int, NetworkDenoiser], pictures.Pixels | None]:
     """A callback that draws a sheet, one row of samples a task, of held-out images where pixels are known.
 
-    With several processes the first draws alone, from a copy of the weights that all of them bring together. Raises
-    `OSError` if pictures cannot be written to `folder`.
+    All devices share the images, the weights stay where they are, and the first process writes. Raises `OSError` if
+    pictures cannot be written to `folder`.
     """
     folder = writable_folder(folder)
     height, width, _ = experiment.data.shape
@@ -162,20 +169,23 @@ def draw_grids(
     labels = labels_in_turn(GRID_COLUMNS, experiment.network.num_classes)
 
     def draw(step: int, denoiser: NetworkDenoiser) -> pictures.Pixels | None:
-        if jax.process_count() > 1:
-            denoiser = multihost_utils.process_allgather(denoiser, tiled=True)
-        if jax.process_index() > 0:
-            return None
         batch = held_out.batch(0)
-        count = min(GRID_COLUMNS, len(batch["image"]))
-        image, given_labels = batch["image"][:count], batch["label"][:count]
+        image, given_labels = (_of_all_processes(batch[part])[:GRID_COLUMNS] for part in ("image", "label"))
+        count = len(image)
         rows = []
         for task in tasks.values():
             wanted = np.asarray(given_labels if labelled and task.knows_something() else labels[:count])
             made = as_numpy(run_task(denoiser, task, config, jnp.asarray(image), jnp.asarray(wanted))[0])
             rows.append([pictures.colour(picture) for picture in made])
+        if jax.process_index() > 0:
+            return None
         sheet = pictures.tile(rows)
         pictures.save(sheet, folder / f"step_{step:07d}.png")
         return sheet
 
     return draw
+
+
+def _of_all_processes(part: np.ndarray) -> np.ndarray:
+    """The blocks of a global batch joined in the order of the processes."""
+    return part if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(part, tiled=True))

@@ -7,9 +7,10 @@ own exact posterior and end where they began.
 
 Invariant: tokens with `t_0 = 0`, and all known ones, come out equal to the bit. All tasks, guidance weights, step
 coefficients and labels of one shape share one compiled program, and a plan that the batch shares is not copied per
-image.
+image. Where weights lie on several devices, these share the batch (`asyncpatch.sampling.spread`).
 """
 
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
@@ -25,6 +26,7 @@ from asyncpatch.process import AbstractDenoiser, Prediction, corrupt
 from asyncpatch.sampling.base import AbstractStepRule
 from asyncpatch.sampling.check import check_inputs
 from asyncpatch.sampling.faults import Fault, fault_at_end, fault_at_start, fault_of_step, raise_fault
+from asyncpatch.sampling.spread import run_spread
 from asyncpatch.shapes import Image, Known, Label, TimeField
 
 
@@ -57,7 +59,7 @@ def sample(
     """
     check_inputs(denoiser, task, image, label, plan_axes)
     inputs = (key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
-    images, faults = _images(plan_axes, *inputs)
+    images, faults = run_spread(_images, plan_axes, inputs)
     raise_fault(faults, task.plan.steps)
     return images
 
@@ -83,7 +85,7 @@ def sample_with_history(
         raise ValueError(f"a plan of {steps} steps has no {frames} frames; ask for 1 to {steps}")
     picks = jnp.asarray(np.linspace(0, steps - 1, frames).round().astype(np.int32))
     inputs = (key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
-    images, faults, history = _images_and_frames(picks, plan_axes, *inputs)
+    images, faults, history = run_spread(partial(_images_and_frames, picks), plan_axes, inputs)
     raise_fault(faults, steps)
     return images, history
 

@@ -12,16 +12,16 @@ import json
 import os
 import queue
 import socket
-import sys
 import threading
 import time
+from contextlib import ExitStack, suppress
 from typing import Any
 
 LOST_STATUS = os.EX_TEMPFAIL
 """The exit status of a process that another left alone: 75. The same command, started for all, goes on."""
 
 GRACE_SECONDS = 2.0
-"""How long a process that was left alone may take to say an error of its own."""
+"""How long a process may take to say an error of its own when another has ended with one: often it is the same."""
 
 
 class CompanyError(RuntimeError):
@@ -34,7 +34,7 @@ class Line:
     def __init__(self, index: int, peers: dict[int, socket.socket]):
         """`peers` are all others of process 0, and process 0 alone of the others."""
         self._index, self._peers = index, peers
-        self._files = {number: peer.makefile("rw", encoding="utf-8", newline="\n") for number, peer in peers.items()}
+        self._files = {number: peer.makefile("r", encoding="utf-8", newline="\n") for number, peer in peers.items()}
         self._said: dict[int, queue.Queue[Any]] = {number: queue.Queue() for number in peers}
         self._writing = threading.Lock()
         self._leaving = threading.Event()
@@ -64,46 +64,44 @@ class Line:
             self._send(number, {"end": reason})
 
     def _listen(self, number: int) -> None:
-        try:
+        loss, grace = f"process {number} is gone: it was killed, it crashed, or its machine cannot be reached", 0.0
+        with self._peers[number], self._files[number], suppress(OSError, ValueError):
             for line in self._files[number]:
                 match json.loads(line):
                     case {"say": thing}:
                         self._said[number].put(thing)
-                    case {"lost": loss}:
-                        return self._lost(loss)
+                    case {"lost": loss, "grace": grace}:
+                        break
                     case {"end": None}:
-                        return None
+                        return
                     case {"end": reason}:
-                        return self._lost(f"process {number} ended: {reason}")
-        except (OSError, ValueError):
-            pass
-        return self._lost(f"process {number} is gone: it was killed, it crashed, or its machine cannot be reached")
+                        loss, grace = f"process {number} ended: {reason}", GRACE_SECONDS
+                        break
+        self._lost(loss, grace)
 
-    def _lost(self, loss: str) -> None:
-        """Tell the others, leave this process time for its own error, and end it."""
+    def _lost(self, loss: str, grace: float) -> None:
+        """Tell the others, leave this process time for its own error, and end it.
+
+        There is no such time where another was killed: JAX would end this process in its own words.
+        """
         if self._leaving.is_set():
             return
         self.loss = self.loss or loss
         for number in self._peers if self._index == 0 else ():
-            self._send(number, {"lost": loss})
-        time.sleep(GRACE_SECONDS)
-        if not self._leaving.is_set():
+            self._send(number, {"lost": loss, "grace": grace})
+        if not self._leaving.wait(grace):
             self.end_alone()
 
     def end_alone(self) -> None:
         """End this process because another has gone."""
         line = f"process {self._index} ends, because {self.loss}; start all again: they go on from the last checkpoint"
-        sys.stdout.flush()
         os.write(2, f"error: {line}\n".encode())
         os._exit(LOST_STATUS)
 
     def _send(self, number: int, message: dict[str, Any]) -> None:
-        try:
-            with self._writing:
-                self._files[number].write(json.dumps(message) + "\n")
-                self._files[number].flush()
-        except (OSError, ValueError):
-            pass  # it is gone, which the thread that listens to it will say
+        # Where it is gone, the thread that listens to it will say so.
+        with suppress(OSError, ValueError), self._writing:
+            self._peers[number].sendall((json.dumps(message) + "\n").encode())
 
     def _await(self, number: int, deadline: float, seconds: float) -> Any:
         try:
@@ -124,7 +122,6 @@ def meet(host: str, port: int, index: int, count: int, seconds: float) -> Line:
 
 def _welcome(port: int, count: int, deadline: float, seconds: float) -> dict[int, socket.socket]:
     """The others' calls, each of which begins with its number."""
-    peers: dict[int, socket.socket] = {}
     try:
         server = socket.create_server(("", port))
     except OSError as error:
@@ -132,28 +129,26 @@ def _welcome(port: int, count: int, deadline: float, seconds: float) -> dict[int
             f"process 0 cannot listen at port {port} ({error.strerror}), one above the coordinator's; give the "
             "coordinator another port"
         ) from error
-    with server:
-        while len(peers) < count - 1:
-            missing = sorted(set(range(1, count)) - peers.keys())
+    peers: dict[int, socket.socket] = {}
+    with server, ExitStack() as unless_all_come:
+        while missing := sorted(set(range(1, count)) - peers.keys()):
             try:
                 server.settimeout(max(deadline - time.monotonic(), 0.01))
-                peer, _ = server.accept()
-                peer.settimeout(5.0)
-                number = int(_first_line(peer))
-                peer.settimeout(None)
+                peer = unless_all_come.enter_context(server.accept()[0])
             except TimeoutError:
                 raise CompanyError(
                     f"of {count} processes, {missing} have not come within {seconds:.0f} s; start them all, with one "
                     "coordinator and their own numbers"
                 ) from None
-            except (OSError, ValueError):
-                continue  # a stranger
-            if number not in missing:
+            number = _number_of(peer)
+            if number is not None and number not in missing:
                 raise CompanyError(
                     f"a process called itself number {number}, and process 0 waits for {missing} of {count}; give "
                     f"every process its own number below {count}"
                 )
-            peers[number] = peer
+            if number is not None:
+                peers[number] = peer
+        unless_all_come.pop_all()
     return peers
 
 
@@ -175,12 +170,14 @@ def _call(host: str, port: int, index: int, deadline: float) -> dict[int, socket
     return {0: peer}
 
 
-def _first_line(peer: socket.socket) -> str:
-    """The first line, byte by byte, so that nothing after it is lost."""
+def _number_of(peer: socket.socket) -> int | None:
+    """What a caller calls itself; None for a stranger. Read byte by byte, so that nothing after it is lost."""
     text = b""
-    while not text.endswith(b"\n"):
-        byte = peer.recv(1)
-        if not byte or len(text) > 20:
-            raise ValueError("no number")
-        text += byte
-    return text.decode()
+    try:
+        peer.settimeout(5.0)
+        while not text.endswith(b"\n") and len(text) < 20:
+            text += peer.recv(1) or b"?\n"
+        peer.settimeout(None)
+        return int(text)
+    except (OSError, ValueError):
+        return None

@@ -108,9 +108,12 @@ def joined(environment: Mapping[str, str] | None = None) -> Generator[None]:
 
 def agree(things: Json) -> None:
     """Raise `CompanyError`, naming what differs, unless all processes say the same; each must call it."""
-    if _line is None:
-        return
-    said = _line.exchange(things, MEETING_SECONDS)
+    if _line is not None:
+        check_alike(_line.exchange(things, MEETING_SECONDS))
+
+
+def check_alike(said: list[Json]) -> None:
+    """Raise `CompanyError` if a process says other things than the first."""
     for number, theirs in enumerate(said):
         if found := differences(said[0], theirs):
             lines = "; ".join(f"{name} is {first} and {other}" for name, (first, other) in list(found.items())[:5])

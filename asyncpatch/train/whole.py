@@ -63,12 +63,12 @@ def newest_readable(
     `templates(path, record)` says what to read, or raises if it is not the checkpoint to read.
     """
     failures: dict[Place, Exception] = {}
-    for path in paths_in(folder):
+    for path in _same_for_all(folder, paths_in(folder)):
         if step is not None and path.name != str(step):
             continue
         try:
-            record = read_record(path)
-            trees = _read_whole(path, record, templates(path, record))
+            record, wanted = _read_record(path, templates)
+            trees = _read_whole(path, record, wanted)
         except DamageError as error:
             if not path.exists():  # a training that runs there has removed it meanwhile
                 return newest_readable(folder, templates, step)
@@ -119,6 +119,32 @@ def unreadable_in(folder: Place) -> dict[Place, DamageError]:
         except DamageError as error:
             found[path] = error
     return found
+
+
+MOST_PATHS = 64
+"""Checkpoints that several processes look at; a run keeps a few."""
+
+
+def _same_for_all(folder: Place, paths: list[Place]) -> list[Place]:
+    """The paths that the first process sees: another machine may see a folder as it was a moment ago."""
+    if jax.process_count() == 1:
+        return paths
+    steps = np.array([int(path.name) for path in paths[:MOST_PATHS]] + [-1] * MOST_PATHS)[:MOST_PATHS]
+    told = multihost_utils.broadcast_one_to_all(steps.astype(np.int32))
+    return [folder / CHECKPOINTS / str(step) for step in told if step >= 0]
+
+
+def _read_record(path: Place, templates: Callable[[Place, Record], Templates]) -> tuple[Record, Templates]:
+    """The record, and what is to be read; of several processes all fail or none."""
+    try:
+        record = read_record(path)
+        failure, result = None, (record, templates(path, record))
+    except Exception as error:  # so that no other process waits for this one
+        failure, result = error, None
+    failure = _agreed(failure)
+    if failure is not None or result is None:
+        raise failure or DamageError("it has no record")
+    return result
 
 
 def _read_whole(path: Place, record: Record, templates: Templates) -> dict[str, PyTree]:

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -78,6 +79,8 @@ def draw_tasks(
         start = time.monotonic()
         samples, history = run_task(denoiser, task, config, image, labels, FRAMES)
         made = as_numpy(samples)
+        if jax.process_index() > 0:  # it has made its share; the first process draws
+            continue
         seconds = time.monotonic() - start
         shown = slice(0, columns)
         if knows:

@@ -2,6 +2,8 @@
 
 Every command that measures many settings says which rows it wants and what makes each, and this is the loop over them.
 
+Several processes make a row together, and the first writes it.
+
 Invariant: a row that was made is in the file, whole, before the next one is begun.
 """
 
@@ -51,8 +53,9 @@ def fill(file: Path, wanted: Sequence[Wanted]) -> list[dict]:
         file.parent.mkdir(parents=True, exist_ok=True)
         # A line that any reader of JSON can read: an error that is not known is null.
         line = json.dumps(row, allow_nan=False)
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(line + "\n")
+        if jax.process_index() == 0:
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(line + "\n")
         found.append(json.loads(line))
         rows.append(found[-1])
         made += 1

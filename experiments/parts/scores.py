@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -29,6 +30,7 @@ from asyncpatch.metrics import (
     kernel_distance,
     load_reference,
     measure_reference,
+    merge_across_processes,
     precision_and_recall,
     psnr,
     save_reference,
@@ -134,9 +136,11 @@ def generation(
         for images in generated_batches(denoiser, experiment, task, how):
             if len(kept) * BATCH < KEPT:
                 kept.append(images)
-            yield images
+            # Every process judges its share of the images that all of them made.
+            if len(share := images[jax.process_index() :: jax.process_count()]):
+                yield share
 
-    statistics = collect_statistics(judge, watched())
+    statistics = merge_across_processes(collect_statistics(judge, watched()))
     made = np.concatenate(kept)
     held_out = len(open_once(experiment.data.held_out))
     real, _ = read_images(experiment, experiment.data.held_out, min(_count(task), KEPT, held_out))
