@@ -205,7 +205,7 @@ def test_a_row_is_made_once_and_what_does_not_fit_is_an_error(monkeypatch, tmp_p
         return Program(text, images * GIB, GIB, 1e9, 2.0)
 
     monkeypatch.setattr(compile_tpu, "compile_here", lambda: None)
-    monkeypatch.setattr(compile_tpu, "devices_of", lambda topology: jax.devices())
+    monkeypatch.setattr(compile_tpu, "devices_of", lambda topology: jax.devices()[:DEVICES])
     monkeypatch.setattr(compile_tpu, "compile_program", compile_program)
     monkeypatch.setattr(compile_tpu, "version", lambda name: "0")
     monkeypatch.setattr(compile_tpu, "EFFORT", jax.config.values["jax_optimization_level"])
