@@ -16,12 +16,16 @@ from asyncpatch.masks import RandomBox
 from asyncpatch.nn import DiscriminatorConfig, fingerprint_of
 from asyncpatch.runs import (
     AutoencoderExperiment,
+    FileFormatError,
     LpipsOnAlexNet,
     configure_autoencoder,
     open_autoencoder,
     open_run,
+    read_autoencoder,
     train_autoencoder,
+    write_autoencoder,
 )
+from asyncpatch.runs.opening import MODELS
 from asyncpatch.train import CheckpointError, RunConfig, read_metrics
 
 QUICK = RunConfig(steps=2, log_every=1, checkpoint_every=2, validation_batches=2)
@@ -96,6 +100,28 @@ def test_an_autoencoder_that_is_cut_short_is_said_to_be(trained, tmp_path):
             copy.write_bytes(content[: len(content) // 2] if "/d/" in path.as_posix() else content)
     with pytest.raises(CheckpointError, match=r"none of the checkpoints in .* can be read"):
         open_autoencoder(tmp_path)
+
+
+def test_a_file_is_the_autoencoder_to_the_bit_and_a_damaged_one_is_refused(trained, tmp_path):
+    opened, path = open_autoencoder(trained[0]), tmp_path / "autoencoder.safetensors"
+    again = read_autoencoder(write_autoencoder(opened, path))
+    assert again.fingerprint == opened.fingerprint
+    assert (again.experiment, again.saved) == (opened.experiment, opened.saved)
+    whole = path.read_bytes()
+    cut, odd = tmp_path / "cut", tmp_path / "odd"
+    for length in (7, 200, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(FileFormatError, match="is no safetensors file, or is damaged"):
+            read_autoencoder(cut)
+    odd.write_bytes(whole[:-3] + bytes(byte ^ 1 for byte in whole[-3:]))
+    with pytest.raises(FileFormatError, match="its contents do not match its digest"):
+        read_autoencoder(odd)
+    with pytest.raises(FileFormatError, match=r"no autoencoder of asyncpatch: .* the format 'asyncpatch-run'"):
+        read_autoencoder(MODELS / "fashion.safetensors")
+    with pytest.raises(FileFormatError, match="but no run of asyncpatch"):
+        open_run(path)
+    with pytest.raises(FileNotFoundError, match="there is no autoencoder at"):
+        read_autoencoder(tmp_path / "nothing")
 
 
 def test_what_does_not_fit_is_refused_before_training(tmp_path):

@@ -6,6 +6,8 @@ from asyncpatch.runs.autoencoder import OpenedAutoencoder as OpenedAutoencoder
 from asyncpatch.runs.autoencoder import configure_autoencoder as configure_autoencoder
 from asyncpatch.runs.autoencoder import open_autoencoder as open_autoencoder
 from asyncpatch.runs.autoencoder import train_autoencoder as train_autoencoder
+from asyncpatch.runs.autoencoder_file import read_autoencoder as read_autoencoder
+from asyncpatch.runs.autoencoder_file import write_autoencoder as write_autoencoder
 from asyncpatch.runs.difficulty import DifficultyExperiment as DifficultyExperiment
 from asyncpatch.runs.difficulty import configure_head as configure_head
 from asyncpatch.runs.difficulty import open_head as open_head
@@ -14,7 +16,6 @@ from asyncpatch.runs.experiment import DataConfig as DataConfig
 from asyncpatch.runs.experiment import Experiment as Experiment
 from asyncpatch.runs.experiment import open_batches as open_batches
 from asyncpatch.runs.experiment import open_images as open_images
-from asyncpatch.runs.file import FileFormatError as FileFormatError
 from asyncpatch.runs.file import write_file as write_file
 from asyncpatch.runs.opened import Examples as Examples
 from asyncpatch.runs.opened import Run as Run
@@ -37,5 +38,6 @@ from asyncpatch.runs.sampling import guide as guide
 from asyncpatch.runs.sampling import inpainting as inpainting
 from asyncpatch.runs.sampling import labels_in_turn as labels_in_turn
 from asyncpatch.runs.sampling import run_task as run_task
+from asyncpatch.runs.sealed import FileFormatError as FileFormatError
 from asyncpatch.runs.training import configure as configure
 from asyncpatch.runs.training import train_run as train_run
