@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from toy_training import TOY_RUN, DenseDenoiser, arrays_of, losses_of, toy_train
+from toy_training import TOY_RUN, DenseDenoiser, Descent, arrays_of, losses_of, toy_loss, toy_train
 
 from asyncpatch import pictures
 from asyncpatch.train import load_for_sampling, make_mesh, newest_step
@@ -44,18 +44,21 @@ def fill_at(folder, left, when, step, denoiser):
         fill(folder, left)
 
 
+# Orbax leaves the other writes of a checkpoint alone when one fails, and they find their event loop closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_without_room_ends_the_run_and_the_one_before_is_whole(small_disk):
     folder, undisturbed = small_disk / "run", small_disk.parent / "undisturbed"
     big = partial(DenseDenoiser, hidden=4000)
-    whole = arrays_of(toy_train(undisturbed, run=RUN, make_denoiser=big))
+    learner = Descent(big, toy_loss)
+    whole = arrays_of(toy_train(undisturbed, run=RUN, learner=learner))
     run, fill_then = replace(RUN, sample_every=5), partial(fill_at, small_disk, LEFT, 5)
     said = r"could not save a checkpoint .*; the last whole one is \S+/[45]: see that there is room"
     with pytest.raises(OSError, match=said):
-        toy_train(folder, run=run, make_denoiser=big, sample_callback=fill_then)
+        toy_train(folder, run=run, learner=learner, sample_callback=fill_then)
     assert newest_step(folder) in (4, 5)
     assert load_for_sampling(folder, lambda _, key: big(key), make_mesh())[0].step in (4, 5)
     (small_disk / "ballast").unlink()
-    resumed = arrays_of(toy_train(folder, run=RUN, make_denoiser=big))
+    resumed = arrays_of(toy_train(folder, run=RUN, learner=learner))
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["6", "8"]
 
@@ -67,20 +70,20 @@ def test_lines_and_pictures_without_room_are_done_without(small_disk, tmp_path, 
     for name in ("samples", "tensorboard"):
         (small_disk / name).mkdir()
         (folder / name).symlink_to(small_disk / name)
-    (small_disk / "metrics.jsonl").write_text("")
 
     def draw(step, denoiser):
-        if step == 4:
+        if step == 8:
             fill(small_disk)
         sheet = np.random.default_rng(step).integers(0, 256, (300, 300, 3), np.uint8)
         pictures.save(sheet, folder / "samples" / f"{step}.png")
         return sheet
 
-    undisturbed = arrays_of(toy_train(tmp_path / "undisturbed", run=RUN))
-    disturbed = arrays_of(toy_train(folder, run=replace(RUN, sample_every=2), sample_callback=draw))
+    run = replace(TOY_RUN, checkpoint_every=12)
+    undisturbed = arrays_of(toy_train(tmp_path / "undisturbed", run=run))
+    disturbed = arrays_of(toy_train(folder, run=replace(run, sample_every=4), sample_callback=draw))
     assert all(np.array_equal(disturbed[name], undisturbed[name]) for name in undisturbed)
-    assert "drawing samples failed at step 4" in caplog.text
+    assert "drawing samples failed at step 8" in caplog.text
     assert "writing metrics failed" in caplog.text
-    assert newest_step(folder) == 8
-    assert list(losses_of(folder)) == list(range(1, 9))
-    assert [path.name for path in (folder / "samples").iterdir()] == ["2.png"]
+    assert newest_step(folder) == 24
+    assert list(losses_of(folder)) == list(range(1, 25))
+    assert [path.name for path in (folder / "samples").iterdir()] == ["4.png"]

@@ -62,7 +62,7 @@ def test_what_a_run_can_do_without_is_said_once_and_counted_and_does_not_end_it(
     changes, said, counted = BROKEN[name]
     if name == "writing metrics":
 
-        def full(self, step, values):
+        def full(self, step, values, clock):
             raise OSError("no space left on the device")
 
         monkeypatch.setattr(MetricsLog, "write", full)

@@ -19,7 +19,9 @@ from rich.progress import track
 from asyncpatch.data.base import AbstractSource
 from asyncpatch.data.record_format import Sidecar, encode_record, shard_names
 
-WRITER_OPTIONS = "group_size:1"  # one image to a chunk: reading one would cost reading its whole group otherwise
+WRITER_OPTIONS = "group_size:1,uncompressed"
+"""One image to a chunk: reading one would cost reading its whole group otherwise. Compressed, photographs of 256x256
+take an eighth less room and four times the processor's time to be read."""
 READING = grain.ReadOptions(num_threads=16, prefetch_buffer_size=64)  # images decoded ahead of the writer
 RECORDS_WORTH_A_BAR = 20_000  # some seconds of writing
 

@@ -37,28 +37,31 @@ class Photographs(AbstractSource):
 
 
 def bench_reading(workers: tuple[int, ...] = (0, 1, 2), rounds: int = 3) -> None:
-    """Print images a second: of records alone, and of batches for each number of worker processes."""
+    """Print images for a second of one core, and images a second for each number of worker processes."""
     with tempfile.TemporaryDirectory() as folder:
         for size in COUNT:
             where = Path(folder) / str(size)
             write_array_records(Photographs(size), where, shards=4)
             records = ArrayRecords(str(where)).open()
-            print(f"{size}x{size}x3: records alone {_records_a_second(records, rounds):8.0f} images/s", flush=True)
+            print(f"{size}x{size}x3: {_of_a_core(records, rounds):8.0f} images for a second of one core", flush=True)
             for count in workers:
                 rates = _batches_a_second(records, count, rounds)
                 how = f"{count} processes" if count else "threads"
                 print(f"{size}x{size}x3: batches, {how:12s} {statistics.median(rates):8.0f} images/s", flush=True)
 
 
-def _records_a_second(records: ArrayRecordRecords, rounds: int) -> float:
-    order = np.random.default_rng(0).permutation(len(records))
-    seconds = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        for index in order:
-            records[int(index)]
-        seconds.append(time.perf_counter() - begun)
-    return len(order) / statistics.median(seconds)
+def _of_a_core(records: ArrayRecordRecords, rounds: int) -> float:
+    """Images for a second of processor time, whatever else the machine does meanwhile."""
+    made = batches(records, BATCH, 0, (RandomFlip(),))
+    number = max(2, len(records) // BATCH)
+    made.batch(0)
+    rates = []
+    for first in range(1, rounds * number, number):
+        begun = time.process_time()
+        for step in range(first, first + number):
+            made.batch(step)
+        rates.append(number * BATCH / (time.process_time() - begun))
+    return statistics.median(rates)
 
 
 def _batches_a_second(records: ArrayRecordRecords, workers: int, rounds: int) -> list[float]:
