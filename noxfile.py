@@ -140,5 +140,5 @@ def compile_tpu(session: nox.Session) -> None:
     # The compiler for TPUs that belongs to the jax of the lock: 200 MB, which no other session needs.
     jax = session.run("python", "-c", "import jax; print(jax.__version__)", silent=True)
     session.install(f"jax[tpu]=={str(jax).split()[-1]}")
-    arguments = session.posargs or ("compile", "runs/compile_tpu/rows.jsonl")
+    arguments = session.posargs or ("fit", "runs/compile_tpu/rows.jsonl")
     session.run("python", "-m", "experiments.compile_tpu", *arguments, env=NO_CHIP)

@@ -68,8 +68,12 @@ def replace_bytes(path: Place, content: bytes) -> None:
         path.write_bytes(content)  # an object appears when all of it is there
         return
     unfinished = path.with_name(path.name + UNFINISHED)
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # on a full disk it takes the room of what is to come
+        raise
 
 
 def files_below(folder: Place) -> Iterator[Place]:

@@ -6,8 +6,10 @@ else is on every device.
 
 A weight that devices share lies in parts. Left alone, the compiler may move activations instead, or bring all weights
 together before the first layer. So each layer asks for its weight by `gathered` where it multiplies by it, and a
-gradient is taken of a function that `forgets_gathered`: its backward pass brings each weight together anew. Of the
-gradient each device keeps its part of the sum over all (arXiv 1910.02054, stage 3).
+network runs its blocks by `forgets_gathered`: their backward pass brings each weight together anew. Of the gradient
+each device keeps its part of the sum over all (arXiv 1910.02054, stage 3). Blocks that are recomputed in the backward
+pass forget all the same. Around them, as around a whole loss, `forgets_gathered` would undo that: what an outer
+`jax.checkpoint` keeps, it keeps of the inner ones, too.
 
 Invariants: where an array lives depends on its shape and the mesh alone, so that the step, the restored checkpoint and
 the initial state agree; the numbers are the same with and without gathering; outside of `sharing` a mesh nothing is

@@ -11,7 +11,9 @@ import argparse
 import functools
 import inspect
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -19,9 +21,13 @@ import tyro
 from asyncpatch.data import ArrayRecords, Digits, IdxFiles, ImageFolder
 from asyncpatch.losses import FisherDivergence, Plain, SiD2
 from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
+from asyncpatch.places import writable_folder
 from asyncpatch.runs import RECIPES, SamplingConfig, configure, recipe, train_run
+from asyncpatch.runs.cache import cache_folder
+from asyncpatch.runs.evaluating import evaluation as frechet_evaluation
 from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig
 from experiments.parts.command import run_command
+from experiments.parts.judges import AnyJudge, OwnClassifier
 from experiments.parts.laws import LAWS
 
 
@@ -48,6 +54,10 @@ def main(
     seed: int = 0,
     workers: int = 0,
     fsdp: int = 1,
+    profile: int = 0,
+    evaluate_every: int = 0,
+    evaluate_images: int = 500,
+    judge: AnyJudge = OwnClassifier(),
 ) -> None:
     """Train a denoiser, or go on with the run in FOLDER.
 
@@ -74,6 +84,11 @@ def main(
         seed: of weights, batches and noise.
         workers: processes that prepare batches; 0 uses threads.
         fsdp: devices that share one copy of the weights.
+        profile: steps to trace, once those that compile are over; the trace lies in FOLDER/profile.
+        evaluate_every: steps between two measurements of the Frechet distance, by which the best checkpoints are then
+            kept; 0 measures none.
+        evaluate_images: images that it is measured on, generated and held out; compare figures of one number alone.
+        judge: the network whose features the distance rests on.
     """
     experiment = configure(
         data,
@@ -93,7 +108,29 @@ def main(
         compute_dtype=compute_dtype,
         seed=seed,
     )
-    train_run(folder, experiment, run_config or recipe(preset).run, sampling=sampling, workers=workers, fsdp=fsdp)
+    evaluation = None
+    if evaluate_every:
+        network = judge.load(experiment, _folder_for_judges(folder))
+        evaluation = frechet_evaluation(experiment, network, sampling, evaluate_every, evaluate_images)
+    run_config = run_config or recipe(preset).run
+    train_run(
+        folder,
+        experiment,
+        run_config,
+        sampling=sampling,
+        evaluation=evaluation,
+        workers=workers,
+        fsdp=fsdp,
+        traced=profile,
+    )
+
+
+def _folder_for_judges(folder: str) -> Path:
+    """Where a classifier is kept: in the run's folder, or in the one for compiled programs if that is in a bucket."""
+    where = writable_folder(folder)
+    kept = where if isinstance(where, Path) else cache_folder() or Path(tempfile.gettempdir())
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
 
 
 def with_recipe(arguments: list[str]) -> Callable[..., None]:

@@ -67,5 +67,5 @@ def digits_run(digits_experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     state = init_state(digits_experiment.learner, digits_experiment.training, make_mesh(1, 1))
     with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
-        checkpoints.save(state, to_json(digits_experiment), None)
+        checkpoints.save(state, to_json(digits_experiment), {})
     return folder

@@ -1,5 +1,6 @@
 """Programs compiled for a slice of chips: what is counted of them. The compiler for TPUs need not be there."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -83,6 +84,22 @@ ENTRY %main (x: f32[64,16]) -> f32[16,16] {
     assert (kind, traffic.count, traffic.sent, others) == ("reduce-scatter", 1, 3 / 4 * 64 * 16 * 4, [])
 
 
+def test_what_lies_on_the_chip_is_sent_but_is_no_memory_traffic():
+    text = """HloModule step, num_partitions=4
+
+ENTRY %main (x: f32[64,16]) -> f32[64,16] {
+  %x = f32[64,16]{1,0} parameter(0)
+  %start = (f32[64,16]{1,0:S(1)}, f32[64,16]{1,0}, u32[]{:S(2)}) copy-start(%x)
+  %near = f32[64,16]{1,0:S(1)} copy-done(%start)
+  %sine = f32[64,16]{1,0:S(1)} sine(%near)
+  ROOT %sum = f32[64,16]{1,0} all-reduce(%sine), replica_groups={}, to_apply=%add
+}
+"""
+    found = moved(text)
+    size = 4 * 64 * 16
+    assert (found.memory, found.sent) == (size, 2 * 3 / 4 * size)
+
+
 @pytest.mark.parametrize(
     ("attributes", "size"),
     [
@@ -129,15 +146,21 @@ def test_without_the_compiler_the_error_says_how_to_install_it(monkeypatch):
         compile_here()
 
 
-def test_the_compilers_refusal_is_read_as_numbers():
-    said = (
-        "RESOURCE_EXHAUSTED: TPU backend error (ResourceExhausted).: XLA:TPU compile permanent error. "
-        "Ran out of memory in memory space hbm. Used 55.50G of 31.25G hbm. Exceeded hbm capacity by 24.25G."
-    )
+@pytest.mark.parametrize(
+    "said",
+    [
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (55.50G) exceeds available HBM (31.25G). HLO module: jit_step.",
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 55.50G of "
+        "31.25G hbm. Exceeded hbm capacity by 24.25G.",
+    ],
+)
+def test_the_compilers_refusal_is_read_as_numbers(said):
     found = does_not_fit(said)
     assert found is not None
     assert (found.needed, found.there) == (55.5 * GIB, 31.25 * GIB)
-    assert does_not_fit("INVALID_ARGUMENT: Used 55.50G of 31.25G hbm") is None
+    assert does_not_fit(said.replace("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")) is None
+    assert does_not_fit("RESOURCE_EXHAUSTED: too many threads") is None
 
 
 def test_programs_are_traced_for_devices_and_their_flops_are_those_of_the_network():
@@ -153,6 +176,21 @@ def test_programs_are_traced_for_devices_and_their_flops_are_those_of_the_networ
     )  # the branches of guidance share what they make of the times
     with pytest.raises(ValueError, match="12 equal parts"):
         train_program(experiment_of("digits", 16, 3, None, Blank(8, 1, 10)), make_mesh(4))
+
+
+def test_blocks_are_recomputed_on_devices_that_share_weights_as_on_those_that_do_not():
+    """To gather weights anew and to recompute blocks are two policies, of which the outer one would prevail."""
+    experiment = experiment_of("miniature-transformer", 16, 1, None, Blank(8, 1, 10))
+    recomputing = dataclasses.replace(experiment.network, rematerialise=True)
+    flops = {
+        (fsdp, network.rematerialise): train_program(
+            dataclasses.replace(experiment, network=network), make_mesh(4 // fsdp, fsdp)
+        ).program_flops
+        for fsdp in (1, 2)
+        for network in (experiment.network, recomputing)
+    }
+    assert flops[2, True] == flops[1, True] > 1.2 * flops[1, False]
+    assert flops[2, False] == flops[1, False]
 
 
 def test_a_row_is_made_once_and_what_does_not_fit_is_an_error(monkeypatch, tmp_path):
@@ -177,14 +215,14 @@ def test_a_row_is_made_once_and_what_does_not_fit_is_an_error(monkeypatch, tmp_p
     found = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [(row["batch_size"], row["fits"]) for row in found] == [(32, True), (64, True), (128, False)]
     ask = {"presets": ("digits",), "programs": ("train",), "fsdp": 2}
-    compile_tpu.compile_programs(rows, batch_size=64, **ask)
+    compile_tpu.fit(rows, batch_size=64, **ask)
     assert len(compiled) == 3
     with pytest.raises(RuntimeError, match=r"would need 128\.0 GiB and has 64\.0; give fewer images"):
-        compile_tpu.compile_programs(rows, batch_size=128, **ask)
+        compile_tpu.fit(rows, batch_size=128, **ask)
     with pytest.raises(ValueError, match="fsdp=3 does not divide the 4 chips"):
-        compile_tpu.compile_programs(rows, batch_size=64, **(ask | {"fsdp": 3}))
+        compile_tpu.fit(rows, batch_size=64, **(ask | {"fsdp": 3}))
     with pytest.raises(ValueError, match="choose from train, sample"):
-        compile_tpu.compile_programs(rows, **(ask | {"programs": ("paint",)}))
+        compile_tpu.fit(rows, **(ask | {"programs": ("paint",)}))
     compile_tpu.table(rows, tmp_path / "table.md")
     assert "128.0: does not fit" in (tmp_path / "table.md").read_text()
     with pytest.raises(ValueError, match="compile something first"):

@@ -111,7 +111,7 @@ def test_a_run_that_went_on_is_another_row(run, experiment, judge, tmp_path):
     state = init_state(experiment.learner, experiment.training, make_mesh(1, 1))
     state = eqx.tree_at(lambda state: state.step, state, state.step + 7)
     with Checkpoints(grown, RunConfig(steps=7)) as checkpoints:
-        checkpoints.save(state, to_json(experiment), None)
+        checkpoints.save(state, to_json(experiment), {})
     after = evaluate(grown, tmp_path / "rows.jsonl", Generation(COUNT), FEW, judge)
     assert [before["step"], after["step"]] == [0, 7]
     assert before["identity"] != after["identity"]

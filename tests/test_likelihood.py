@@ -41,7 +41,7 @@ def untrained(tmp_path_factory):
     experiment = dataclasses.replace(experiment, network=network)
     state = init_state(experiment.learner, experiment.training, make_mesh(1, 1))
     with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
-        checkpoints.save(state, to_json(experiment), None)
+        checkpoints.save(state, to_json(experiment), {})
     return folder
 
 

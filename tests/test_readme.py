@@ -14,7 +14,16 @@ import tyro
 from PIL import Image as Pillow
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/README.md", "docs/theory.md", "docs/results.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/README.md",
+    "docs/theory.md",
+    "docs/results.md",
+    "docs/long_runs.md",
+    "docs/tpu.md",
+]
 LONGEST = 10
 """Lines of the README's program."""
 

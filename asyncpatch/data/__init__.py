@@ -15,7 +15,7 @@ from asyncpatch.data.idx import IdxFiles
 from asyncpatch.data.image_folder import ImageFolder
 from asyncpatch.data.latents import Latents, LatentScale, latents_in
 from asyncpatch.data.opening import open_once
-from asyncpatch.data.pipeline import Batch, Batches, batches
+from asyncpatch.data.pipeline import Batch, Batches, WorkerError, batches
 from asyncpatch.data.textures import TextureCrops
 from asyncpatch.data.transforms import AbstractTransform, PadTo, RandomFlip, check_image, to_float, to_network, to_uint8
 from asyncpatch.data.views import AbstractView, LatentView, PixelView, give_back
@@ -42,6 +42,7 @@ __all__ = [
     "RandomFlip",
     "Record",
     "TextureCrops",
+    "WorkerError",
     "batches",
     "check_image",
     "give_back",

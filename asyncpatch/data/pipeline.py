@@ -10,6 +10,7 @@ Invariants: global batches are the same, image for image and in order, for any n
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Generator
 from typing import TypedDict, cast
 
@@ -24,6 +25,11 @@ from asyncpatch.data.transforms import AbstractTransform, to_network
 MAX_SEED = 2**32 - 1  # Grain's limit
 THREAD_READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # batches made beside the train step
 WORKER_READING = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)  # for each worker process
+KILLED = re.compile("terminated unexpectedly with exit code (-?[0-9]+)")  # Grain, of a worker that ended without a word
+
+
+class WorkerError(RuntimeError):
+    """A process that prepares batches was killed."""
 
 
 class Batch(TypedDict):
@@ -105,8 +111,27 @@ def _prefetched(dataset: grain.MapDataset, workers: int) -> Generator[Batch, Non
             flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, and absl wants them parsed
         options = grain.MultiprocessingOptions(num_workers=workers)
         stream = iter(dataset.to_iter_dataset(WORKER_READING).mp_prefetch(options))
-    with contextlib.closing(stream):
+    with contextlib.closing(stream), _named(workers):
         yield from stream
+
+
+@contextlib.contextmanager
+def _named(workers: int) -> Generator[None, None, None]:
+    """Says what the failure of a worker leaves others to guess: what failed, at what, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not workers:
+            raise
+        if (killed := KILLED.search(str(error))) is not None:
+            raise WorkerError(
+                f"one of the {workers} processes that prepare batches was killed (exit code {killed[1]}"
+                f"{', as the system does when memory runs out' if killed[1] == '-9' else ''}); start the same command "
+                "again, with fewer workers if it happens again"
+            ) from error
+        said = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        kind = ValueError if isinstance(error, ValueError) else OSError if isinstance(error, OSError) else RuntimeError
+        raise kind(f"preparing a batch failed in a worker process: {type(error).__name__}: {said}") from error
 
 
 def _checked_step(step: int) -> int:

@@ -23,6 +23,7 @@ from asyncpatch.nn.blocks import AttentionBlock, ResidualBlock, double
 from asyncpatch.nn.ends import PixelEnds
 from asyncpatch.nn.layers import Conv, draw_weights
 from asyncpatch.ranges import check_counts
+from asyncpatch.sharding import forgets_gathered
 from asyncpatch.tokens import pool, split_patches
 
 
@@ -113,7 +114,7 @@ class LeanUNet(AbstractFieldNetwork):
         """Down, through the bottom and up again, with dropout's key for each block."""
         count = 2 * sum(self.config.blocks) + self.config.middle_blocks
         keys = iter([None] * count if key is None else jr.split(key, count))
-        run = jax.checkpoint(_run_block) if self.config.rematerialise else _run_block
+        run = jax.checkpoint(_run_block) if self.config.rematerialise else forgets_gathered(_run_block)
         pyramid = [features]
         for _ in self.levels:
             pyramid.append(features if features.shape[:2] == (1, 1) else pool(pyramid[-1], 2))

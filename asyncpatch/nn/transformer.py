@@ -30,7 +30,7 @@ from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import attend
 from asyncpatch.nn.ends import PatchEnds
 from asyncpatch.nn.layers import TIME_FEATURES, Conv, draw_weights, unit_rms
-from asyncpatch.sharding import gathered
+from asyncpatch.sharding import forgets_gathered, gathered
 from asyncpatch.tokens import pool
 
 ROTARY_BASE = 100.0
@@ -190,7 +190,7 @@ class Transformer(AbstractFieldNetwork):
             return block(x, modulation, turns, block_key), None
 
         # A loop's two passes are never merged, so what is recomputed needs no protection from that.
-        step = jax.checkpoint(run, prevent_cse=False) if config.rematerialise else run
+        step = jax.checkpoint(run, prevent_cse=False) if config.rematerialise else forgets_gathered(run)
         keys = None if key is None else jr.split(key, config.depth)
         x, _ = jax.lax.scan(step, x, (self.blocks, keys))
         return self.ends.leave(x, pixels, features, embedding)

@@ -19,6 +19,7 @@ from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import AttentionBlock, ResidualBlock, double, halve, keep
 from asyncpatch.nn.ends import PatchEnds, PixelEnds
 from asyncpatch.nn.layers import Conv, draw_weights
+from asyncpatch.sharding import forgets_gathered
 from asyncpatch.tokens import pool
 
 
@@ -102,7 +103,7 @@ class UNet(AbstractFieldNetwork):
         stages = len(self.down) + len(self.middle) + len(self.up)
         keys = iter([None] * stages if key is None else jr.split(key, stages))
         pyramid = self._pyramid(features)
-        run = jax.checkpoint(_run_stage) if self.config.rematerialise else _run_stage
+        run = jax.checkpoint(_run_stage) if self.config.rematerialise else forgets_gathered(_run_stage)
 
         x, aside = self.ends.enter(z, features, embedding)
         skips, level = [x], 0

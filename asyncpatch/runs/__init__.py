@@ -13,6 +13,7 @@ from asyncpatch.runs.difficulty import train_head as train_head
 from asyncpatch.runs.experiment import DataConfig as DataConfig
 from asyncpatch.runs.experiment import Experiment as Experiment
 from asyncpatch.runs.experiment import open_batches as open_batches
+from asyncpatch.runs.experiment import open_images as open_images
 from asyncpatch.runs.file import FileFormatError as FileFormatError
 from asyncpatch.runs.file import write_file as write_file
 from asyncpatch.runs.opened import Examples as Examples

@@ -23,6 +23,7 @@ from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, label
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import (
     AbstractOptimizerConfig,
+    Evaluation,
     RunConfig,
     TrainConfig,
     TrainState,
@@ -115,16 +116,20 @@ def train_run(
     config: RunConfig,
     *,
     sampling: SamplingConfig | None = None,
+    evaluation: Evaluation | None = None,
     workers: int = 0,
     fsdp: int = 1,
+    traced: int = 0,
 ) -> TrainState:
     """Train, or go on training, in `folder`. Compiled programs are kept on disk (`asyncpatch.runs.cache`).
 
-    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end. What can be
-    known to go wrong is raised before anything is computed; what goes wrong later with pictures or validation is
+    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end. With
+    `evaluation`, its figure is measured, and the best checkpoints are kept by it. `traced` steps are traced. What can
+    be known to go wrong is raised before anything is computed; what goes wrong later with pictures or validation is
     logged, and does not end the run.
     """
     check_number("workers", workers, lambda count: count >= 0, "at least 0")
+    check_number("traced", traced, lambda count: count >= 0, "at least 0")
     check_number(
         "fsdp", fsdp, lambda parts: parts >= 1 and jax.device_count() % parts == 0, f"a divisor of {jax.device_count()}"
     )
@@ -144,6 +149,8 @@ def train_run(
         make_mesh(jax.device_count() // fsdp, fsdp),
         Validation(held_out, experiment.image_errors),
         None if sampling is None else draw_grids(place(folder) / "samples", experiment, held_out, sampling),
+        evaluation,
+        traced,
     )
 
 

@@ -7,6 +7,7 @@ from asyncpatch.train.adversarial_gradients import no_distance as no_distance
 from asyncpatch.train.batch import Batch as Batch
 from asyncpatch.train.batch import BatchSource as BatchSource
 from asyncpatch.train.batch import put_batch as put_batch
+from asyncpatch.train.evaluation import Evaluation as Evaluation
 from asyncpatch.train.folder import FolderInUseError as FolderInUseError
 from asyncpatch.train.interrupt import TERMINATED_STATUS as TERMINATED_STATUS
 from asyncpatch.train.learner import AbstractLearner as AbstractLearner

@@ -12,6 +12,8 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import equinox as eqx
 import jax
@@ -23,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers
 from asyncpatch.config import Json, differences, from_json, to_json
 from asyncpatch.places import Place, move_folder
 from asyncpatch.train.digest import digests, kinds
-from asyncpatch.train.evidence import brief
+from asyncpatch.train.evidence import brief, refused_by_system
 from asyncpatch.train.provenance import commit, release
 from asyncpatch.train.record import VALIDATION_LOSS, Record, written_record
 from asyncpatch.train.settings import RunConfig
@@ -45,9 +47,9 @@ DAMAGED = "damaged"
 
 
 class Checkpoints:
-    """The checkpoints of one run: keeps the last few and the best few."""
+    """The checkpoints of one run: keeps the last few, and those with the lowest figures of the name `best_by`."""
 
-    def __init__(self, folder: Place, run: RunConfig):
+    def __init__(self, folder: Place, run: RunConfig, best_by: str = VALIDATION_LOSS):
         self._folder = folder
         unreadable = unreadable_in(self._folder)
         damaged = [path for path in paths_in(self._folder) if path in unreadable]
@@ -56,35 +58,60 @@ class Checkpoints:
         for path, error in unreadable.items():
             LOGGER.warning("checkpoint %s is damaged (%s)", path, brief(error))
         _set_aside(self._folder, list(unreadable))
-        self._manager = self._open(run)
+        self._manager = self._open(run, best_by)
         self._commit = commit()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
 
     def newest(self) -> Place | None:
         """The newest checkpoint that is completely written, waiting for one that is under way."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         step = self._manager.latest_step()
         return None if step is None else self._folder / CHECKPOINTS / str(step)
 
-    def save(self, state: TrainState, experiment: Json, validation_loss: float | None) -> None:
-        """Start to save; returns once the arrays are copied. A step that is already saved is left alone."""
+    def save(self, state: TrainState, experiment: Json, figures: dict[str, float]) -> None:
+        """Start to save; returns once the arrays are copied. A step that is already saved is left alone.
+
+        `figures` is what was measured of the averaged weights, by the names that `best_by` may choose.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         trees = eqx.filter(_by_item(state), eqx.is_array)
-        record = Record(experiment, step, validation_loss, release(), self._commit, kinds(trees), digests(trees))
+        loss = figures.get(VALIDATION_LOSS)
+        record = Record(experiment, step, loss, release(), self._commit, kinds(trees), digests(trees), figures)
         items = ocp.args.Composite(
             config=ocp.args.JsonSave(written_record(record)),
             **{item: ocp.args.StandardSave(tree) for item, tree in trees.items()},
         )
-        metrics = {} if validation_loss is None else {VALIDATION_LOSS: validation_loss}
-        self._manager.save(step, args=items, metrics=metrics)
+        with self._writing():
+            self._manager.save(step, args=items, metrics=figures)
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """Says it in one sentence if a disk is full or a bucket is gone, of this checkpoint or of the one before.
+
+        What was written of it has a name of its own, under which nothing is restored, and goes with the next start.
+        """
+        try:
+            yield
+        except Exception as error:
+            refused = error.errno if isinstance(error, OSError) else refused_by_system(error)
+            if refused is None and not isinstance(error, OSError):
+                raise
+            whole = next(iter(paths_in(self._folder)), None)
+            left = "there is no checkpoint yet" if whole is None else f"the last whole one is {whole}"
+            raise OSError(
+                f"could not save a checkpoint in {self._folder} ({brief(error)}); {left}: see that there is room, and "
+                "start the same command again"
+            ) from error
 
     def restore(self, experiment: Json, template: TrainState) -> TrainState | None:
         """The newest readable state, or None if nothing was ever saved; `template` has its shapes and shardings.
@@ -104,24 +131,22 @@ class Checkpoints:
         self._manager.reload()
         return TrainState(ema=found.trees["ema"], **found.trees["state"])
 
-    def _open(self, run: RunConfig) -> ocp.CheckpointManager:
+    def _open(self, run: RunConfig, best_by: str) -> ocp.CheckpointManager:
+        def figure(metrics: dict[str, float]) -> float:
+            return metrics.get(best_by, math.inf)  # one that has none ranks last
+
         # Orbax ranks upwards and keeps the end of the list, hence the sign.
-        best = checkpoint_managers.BestN(get_metric_fn=lambda metrics: -_loss_in(metrics), n=run.keep_best)
+        best = checkpoint_managers.BestN(get_metric_fn=lambda metrics: -figure(metrics), n=run.keep_best)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(run.keep_last), best]
             ),
             # The policy alone decides what stays, but without best_fn Orbax does not write the metrics down.
-            best_fn=_loss_in,
+            best_fn=figure,
             best_mode="min",
             cleanup_tmp_directories=True,
         )
         return ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
-
-
-def _loss_in(metrics: dict[str, float]) -> float:
-    """The validation loss of a checkpoint; one that has none ranks last."""
-    return metrics.get(VALIDATION_LOSS, math.inf)
 
 
 def _check_same_config(path: Place, record: Record, experiment: Json) -> None:

@@ -27,7 +27,7 @@ def judge(path: Place, error: Exception) -> Exception:
         return error
     if isinstance(error, OSError) and not isinstance(error, GONE):
         return error
-    if (refused := _refused_by_system(error)) is not None:
+    if (refused := refused_by_system(error)) is not None:
         return OSError(refused, f"cannot read the checkpoint {path}: {brief(error)}")
     try:
         _read_all(path)
@@ -42,7 +42,7 @@ def brief(error: BaseException) -> str:
     return said if isinstance(error, DamageError) else f"{type(error).__name__}: {said}"
 
 
-def _refused_by_system(error: BaseException | None) -> int | None:
+def refused_by_system(error: BaseException | None) -> int | None:
     """The system's error number in what TensorStore reports, unless it is that of a missing file."""
     while error is not None:
         found = re.search(r"os_error_code='(\d+)'", str(error))

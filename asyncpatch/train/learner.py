@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from asyncpatch.shapes import NULL_LABEL, Image, Label
-from asyncpatch.sharding import forgets_gathered
 from asyncpatch.train.batch import Batch
 from asyncpatch.train.microbatches import image_keys, summed
 from asyncpatch.train.settings import TrainConfig
@@ -104,7 +103,7 @@ class Descent(AbstractLearner):
         parts = turn.config.accumulation
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable))
         total = summed(
-            lambda batch: jax.value_and_grad(forgets_gathered(batch_loss))(trainable, batch),
+            lambda batch: jax.value_and_grad(batch_loss)(trainable, batch),
             zeros,
             turn.batch,
             parts,

@@ -25,6 +25,7 @@ from asyncpatch.pictures import Pixels
 from asyncpatch.places import Place, replace_bytes
 from asyncpatch.train.batch import Batch, BatchSource, HostBatch, check_batch, put_batch
 from asyncpatch.train.checkpoint import Checkpoints
+from asyncpatch.train.evaluation import Evaluation
 from asyncpatch.train.extras import Extras
 from asyncpatch.train.flat import flatten, unflatten
 from asyncpatch.train.folder import held, prepare
@@ -60,22 +61,24 @@ def train(
     mesh: Mesh,
     validation: Validation | None = None,
     sample_callback: SampleCallback | None = None,
+    evaluation: Evaluation | None = None,
+    traced: int = 0,
 ) -> TrainState:
     """Train to `run.steps`, from the newest checkpoint in `folder` if there is one.
 
     `experiment` is the whole config of the run, `config` and those of data and learner included: it is
     saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
     `OSError` if the folder cannot be written to, `FolderInUseError` if another training runs there, `ValueError` for
-    unusable batches, `NonFiniteLossError`, `CompanyError`
-    if processes disagree, and `SystemExit(143)` once the state is saved after a SIGTERM. A validation
-    or a picture that fails is logged.
+    unusable batches, `NonFiniteLossError`, `CompanyError` if processes disagree, and `SystemExit(143)` once the state
+    is saved after a SIGTERM. A validation, an evaluation or a picture that fails is logged. `traced` steps are traced
+    for a profiler (`trace`).
     """
     folder, written = prepare(folder), to_json(experiment)
     agree({"config": written, "run": to_json(run), "folder": str(folder), "mesh": dict(mesh.shape)})
     with (
         TerminationRequest() as termination,
         held(folder) as check_held,
-        Checkpoints(folder, run) as checkpoints,
+        Checkpoints(folder, run, evaluation.name if evaluation else VALIDATION_LOSS) as checkpoints,
         Extras() as extras,
     ):
         state = checkpoints.restore(written, abstract_state(learner, config, mesh))
@@ -93,11 +96,14 @@ def train(
             raise NonFiniteLossError(_what_broke(step, data.batch(step), checkpoints.newest()))
 
         ahead = _put_ahead(data.iterate(start), start, config, mesh)
-        with Reporter(folder, start, run, give_up, extras) as reporter, closing(ahead) as batches:
+        with Reporter(folder, start, run, give_up, extras, traced) as reporter, closing(ahead) as batches:
             for step in range(start + 1, run.steps + 1):
                 with reporter.waiting():
                     batch = next(batches)
-                with reporter.compiling("the train step") if step == start + 1 else nullcontext():
+                with (
+                    reporter.compiling("the train step") if step == start + 1 else nullcontext(),
+                    reporter.tracing(step),
+                ):
                     arrays, metrics = take_step(arrays, batch)
                 termination.steps_are_made()
                 reporter.after(step, metrics, len(batch.label))
@@ -105,18 +111,24 @@ def train(
                 last, stop = step == run.steps, termination.agreed(step)
                 scheduled = last or step % run.checkpoint_every == 0
                 pictured = sample_callback is not None and (last or step % run.sample_every == 0)
-                if scheduled or stop or pictured:
+                evaluated = evaluation is not None and (last or step % evaluation.every == 0)
+                if scheduled or stop or pictured or evaluated:
                     reporter.settle()
                     with reporter.away():
-                        state, loss = unflatten(arrays, rest), None
+                        state, figures = unflatten(arrays, rest), {}
                         if validation is not None and scheduled:
                             with extras.attempt("validation", step):
                                 losses = validation.measure(state, config, mesh, run)
                                 reporter.write(step, losses)
-                                loss = losses[VALIDATION_LOSS]
+                                figures[VALIDATION_LOSS] = losses[VALIDATION_LOSS]
+                        if evaluation is not None and evaluated:
+                            with extras.attempt("evaluation", step):
+                                figures[evaluation.name] = evaluation.measure(step, state.ema)
+                                reporter.write(step, {evaluation.name: figures[evaluation.name]})
+                        reporter.publish()
                         check_held()
                         with reporter.saving():
-                            checkpoints.save(state, written, loss)
+                            checkpoints.save(state, written, figures)
                         if sample_callback is not None and pictured:
                             checkpoints.newest()  # waits: even a crash while drawing loses nothing
                             with extras.attempt("drawing samples", step):

@@ -15,11 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tensorboardX import SummaryWriter
-
-from asyncpatch.pictures import Pixels, enlarge
+from asyncpatch.pictures import Pixels
 from asyncpatch.places import Place, replace_bytes
+from asyncpatch.train.events import Events
 from asyncpatch.train.published import Published
 
 LOGGER = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ class MetricsLog:
         kept = _drop_lines_after(self._path, step)
         earlier = max((values["seconds"] for values in kept if _is_number(values.get("seconds"))), default=0.0)
         self._began = time.monotonic() - earlier
-        self._events = SummaryWriter(str(self.local / EVENTS_FOLDER), purge_step=step + 1)
+        self._events = Events(self.local / EVENTS_FOLDER, step + 1)
 
     @property
     def local(self) -> Path:
@@ -61,17 +59,15 @@ class MetricsLog:
             except OSError:
                 file.truncate(end)
                 raise
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        self._events.add(step, values)
 
     def publish(self) -> None:
         """Bring everything to the run's folder, if it is in a bucket."""
-        self._events.flush()
         self._files.publish()
 
     def show(self, step: int, name: str, picture: Pixels) -> None:
         """A picture, enlarged."""
-        self._events.add_image(name, np.asarray(enlarge(picture)), step, dataformats="HWC")
+        self._events.show(step, name, picture)
 
     def close(self) -> None:
         """Write out the events and close both files."""

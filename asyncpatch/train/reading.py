@@ -21,7 +21,7 @@ from asyncpatch.config import from_json
 from asyncpatch.places import Place, place
 from asyncpatch.train.evidence import brief
 from asyncpatch.train.mesh import abstract_weights
-from asyncpatch.train.record import DamageError, Record, read_record
+from asyncpatch.train.record import VALIDATION_LOSS, DamageError, Record, read_record
 from asyncpatch.train.whole import CHECKPOINTS, Templates, newest_readable, paths_in
 
 LOGGER = logging.getLogger(__name__)
@@ -74,12 +74,16 @@ def newest_step(folder: str | Place) -> int:
     return int(paths[0].name)
 
 
-def best_step(folder: str | Place) -> int | None:
-    """The step of the checkpoint with the lowest validation loss, or None if no checkpoint has one."""
+def best_step(folder: str | Place, by: str = VALIDATION_LOSS) -> int | None:
+    """The step of the checkpoint with the lowest figure of that name, or None if no checkpoint has one.
+
+    An `Evaluation` has its figures under its name.
+    """
     losses = {}
     for path in paths_in(place(folder)):
         try:
-            loss = read_record(path).validation_loss
+            record = read_record(path)
+            loss = record.validation_loss if by == VALIDATION_LOSS else record.figures.get(by)
         except DamageError as error:
             LOGGER.warning("checkpoint %s is damaged (%s); it is not looked at", path, brief(error))
             continue

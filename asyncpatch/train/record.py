@@ -50,6 +50,8 @@ class Record:
     kinds: Kinds | None
     """Types and shapes of all arrays; None in a checkpoint without digests."""
     digests: dict[str, str] | None
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
+    """All that was measured of the averaged weights, by name; without an entry in checkpoints of former releases."""
 
 
 def written_record(record: Record) -> Json:
@@ -70,6 +72,8 @@ def read_record(path: Place) -> Record:
     found = written.pop(DIGEST)
     if found != _digest(written):
         raise DamageError(f"{path / 'config'} does not match its digest")
+    loss_alone = {} if loss is None else {VALIDATION_LOSS: loss}
+    written.setdefault("figures", loss_alone)
     fields = {field.name for field in dataclasses.fields(Record)}
     if missing := sorted(fields - written.keys()):
         raise DamageError(f"{path / 'config'} lacks {', '.join(missing)}")

@@ -12,7 +12,7 @@ there was a checkpoint, are those that training was held for it; it is written t
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import jax
 
@@ -24,17 +24,27 @@ from asyncpatch.train.progress import make_progress
 from asyncpatch.train.settings import RunConfig
 from asyncpatch.train.state import NEVER
 from asyncpatch.train.step import StepMetrics
+from asyncpatch.train.trace import Trace
 
 
 class Reporter:
     """Collects metrics; the first process writes them. `on_broken(step)` is told of a non-finite step and raises."""
 
-    def __init__(self, folder: Place, start: int, run: RunConfig, on_broken: Callable[[int], None], extras: Extras):
+    def __init__(
+        self,
+        folder: Place,
+        start: int,
+        run: RunConfig,
+        on_broken: Callable[[int], None],
+        extras: Extras,
+        traced: int = 0,
+    ):
         self._run, self._on_broken, self._extras = run, on_broken, extras
         self._writes = jax.process_index() == 0
         if self._writes:
             self._log = MetricsLog(folder, start)
             self._progress = make_progress(start, run.steps)
+            self._trace = Trace(self._log.local, start, traced, extras)
         self._latest: StepMetrics | None = None
         self._pending: list[tuple[int, dict[str, float], dict[str, str | float], StepMetrics]] = []
         self._marked = (start, time.monotonic())
@@ -46,6 +56,7 @@ class Reporter:
 
     def __exit__(self, *exception: object) -> None:
         if self._writes:
+            self._trace.close(self._marked[0])
             self._progress.close()
             with self._extras.attempt("writing metrics", self._marked[0]):
                 self._log.close()
@@ -73,6 +84,12 @@ class Reporter:
             self._progress.away(seconds)
 
     @contextmanager
+    def tracing(self, step: int) -> Generator[None]:
+        """The step is made inside, and traced if it is to be; `after` ends the trace."""
+        with self._trace.of(step) if self._writes else nullcontext():
+            yield
+
+    @contextmanager
     def waiting(self) -> Generator[None]:
         """The time inside is spent waiting for a batch: lost if the device has run out of work by its end."""
         begun = time.monotonic()
@@ -93,6 +110,8 @@ class Reporter:
         self._latest = metrics
         if self._writes:
             self._progress.advance(step)
+            if (where := self._trace.after(step, metrics)) is not None:
+                self._progress.say(f"traced steps lie in {where}")
         if step % self._run.log_every == 0:
             (last_step, last_time), now = self._marked, time.monotonic()
             values = {}
@@ -112,6 +131,9 @@ class Reporter:
         self._write_all_but(0)
         if self._latest is not None:
             self._check(self._latest)
+
+    def publish(self) -> None:
+        """Bring what has been written to the run's folder, before a checkpoint that a resume may begin from."""
         if self._writes:
             with self._extras.attempt("writing metrics", self._marked[0]):
                 self._log.publish()

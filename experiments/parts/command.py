@@ -4,19 +4,26 @@
 
 Whoever gave a wrong argument wants to know what was wrong, and not where in the code it was found: `--debug`, anywhere
 on the line, shows that. An error that no user can cause keeps its traceback. Status 1 is an error, 2 a command line
-that is not understood, 130 an interruption. Of several processes (`asyncpatch.train.processes`) one that another left
-alone ends with status 75.
+that is not understood, 130 an interruption: starting the command again changes nothing. Status 75, as in sysexits.h, is
+a failure that may pass (a full disk, a bucket or a device that is gone, too little memory, another training that still
+holds the folder, and of several processes (`asyncpatch.train.processes`) one that another left alone), after which the
+same command may do better. Whatever kills a process from outside leaves a status above 130.
 """
 
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import tyro
 
-from asyncpatch.train import agree, joined, leave
+from asyncpatch.data import WorkerError
+from asyncpatch.train import CheckpointError, FolderInUseError, NonFiniteLossError, agree, joined, leave
 
 DEBUG = "--debug"
+
+TRY_AGAIN = 75
+"""The status of a failure that may pass: EX_TEMPFAIL."""
 
 USERS_ERRORS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ModuleNotFoundError)
 """What settings, files, data and machines lead to. A `TypeError` or an `AttributeError` is a mistake of ours."""
@@ -38,7 +45,14 @@ def run_command(command: Callable[..., Any] | Mapping[str, Callable[..., Any]]) 
         if isinstance(error, KeyboardInterrupt):
             leave(130)
         print(f"error: {in_one_line(error)} ({DEBUG} shows where)", file=sys.stderr, flush=True)
-        leave(1)
+        leave(TRY_AGAIN if may_pass(error) else 1)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same command may do better later: the machine failed, and not what it was told."""
+    if isinstance(error, NonFiniteLossError | CheckpointError | FileNotFoundError | NotADirectoryError):
+        return False
+    return isinstance(error, OSError | MemoryError | FolderInUseError | WorkerError | jax.errors.JaxRuntimeError)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 MARKS = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "opt-barrier", "add-dependency"}
-CALLS = {"while", "conditional", "call", "async-start", "async-update", "call-start", "call-update", "copy-start"}
+CALLS = {"while", "conditional", "call", "async-start", "async-update", "call-start", "call-update"}
 FREE = MARKS | CALLS | {"partition-id", "replica-id", "custom-call"}
 """Instructions that move nothing themselves. Custom calls allocate or mark; what else they do is not told."""
 
@@ -203,20 +203,23 @@ def _memory(instruction: Instruction, computation: Computation, computations: di
     """Bytes that an instruction reads from memory and writes to it."""
     if instruction.kind in FREE or instruction.kind.endswith("-done"):
         return 0.0
+    if instruction.kind == "copy-start":
+        # Its result names both the copy and what is copied, of which one may be on the chip.
+        return _in_memory(instruction.shape)
     shapes = [computation[name].shape for name in instruction.operands if name in computation]
     if instruction.kind == "fusion":
         return _fusion(instruction, shapes, computations[instruction.called("calls") or ""])
     if instruction.kind in SLICES:
-        return 2 * _bytes(instruction.shape)
+        return 2 * _in_memory(instruction.shape)
     if instruction.kind == "dynamic-update-slice":
-        return 2 * _bytes(shapes[1])
-    return _bytes(instruction.shape) + sum(map(_bytes, shapes))
+        return 2 * _in_memory(shapes[1])
+    return _in_memory(instruction.shape) + sum(map(_in_memory, shapes))
 
 
 def _fusion(fusion: Instruction, shapes: list[str], body: Computation) -> float:
     """Operands and results of a fusion; slices where it reads or writes no more of them."""
-    read = {line.name: _bytes(shapes[int(line.rest)]) for line in body.values() if line.kind == "parameter"}
-    written = _bytes(fusion.shape)
+    read = {line.name: _in_memory(shapes[int(line.rest)]) for line in body.values() if line.kind == "parameter"}
+    written = _in_memory(fusion.shape)
     users = collections.defaultdict(list)
     for line in body.values():
         for position, name in enumerate(line.operands):
@@ -224,11 +227,11 @@ def _fusion(fusion: Instruction, shapes: list[str], body: Computation) -> float:
     for name in read:
         using = [(line, position) for line, position in users[name] if line.kind != "bitcast"]
         if using and all(line.kind in SLICES and position == SLICES[line.kind] for line, position in using):
-            read[name] = sum(_bytes(line.shape) for line, _ in using)
+            read[name] = sum(_in_memory(line.shape) for line, _ in using)
         elif using and all(line.kind == "dynamic-update-slice" and position == 0 for line, position in using):
             # Written in place: the rest of the array stays where it is.
-            update = sum(_bytes(body[line.operands[1]].shape) for line, _ in using)
-            written -= min(written, sum(_bytes(line.shape) for line, _ in using)) - update
+            update = sum(_in_memory(body[line.operands[1]].shape) for line, _ in using)
+            written -= min(written, sum(_in_memory(line.shape) for line, _ in using)) - update
             read[name] = 0.0
     return written + sum(read.values())
 
@@ -240,11 +243,15 @@ def _source(name: str, body: Computation) -> str:
     return name
 
 
+def _in_memory(shape: str) -> float:
+    """Bytes of the arrays of a shape, but for those that lie on the chip itself."""
+    return _bytes(ARRAY.sub(lambda found: "" if "S(" in (found.group(3) or "") else found.group(0), shape))
+
+
 def _bytes(shape: str) -> float:
-    """Of the arrays of a shape that lie in the device's memory."""
+    """Of the arrays of a shape."""
     total = 0.0
-    for kind, sizes, layout in ARRAY.findall(shape):
-        if "S(" not in layout:
-            width = SIZES.get(kind, 1 if kind.startswith(("f8", "s4", "u4")) else 4)
-            total += width * math.prod(int(size) for size in sizes.split(",") if size)
+    for kind, sizes, _ in ARRAY.findall(shape):
+        width = SIZES.get(kind, 1 if kind.startswith(("f8", "s4", "u4")) else 4)
+        total += width * math.prod(int(size) for size in sizes.split(",") if size)
     return total

@@ -9,19 +9,15 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float, Int32
 
 from asyncpatch.config import to_json
-from asyncpatch.data import AbstractSource, open_once, to_network
+from asyncpatch.data import AbstractSource
 from asyncpatch.metrics import Classifier, load_classifier, save_classifier, train_classifier
 from asyncpatch.metrics.networks import EfficientNetLite0, InceptionV3, Vgg16Features
 from asyncpatch.runs import Experiment
-
-BATCH = 64
-"""Images sampled, and judged, at a time."""
-
-Images = Float[np.ndarray, "images height width channel"]
-Labels = Int32[np.ndarray, " images"]
+from asyncpatch.runs.evaluating import BATCH as BATCH
+from asyncpatch.runs.evaluating import Images, Labels
+from asyncpatch.runs.evaluating import read_batches as read_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,29 +73,6 @@ class EfficientNet:
 
 
 AnyJudge = OwnClassifier | Inception | Vgg16 | EfficientNet
-
-
-def read_batches(
-    experiment: Experiment, source: AbstractSource, count: int | None = None
-) -> Iterator[tuple[Images, Labels]]:
-    """The first `count` images of a source (all of them if not given), in its order, as the network sees them.
-
-    Raises `ValueError` if there are fewer.
-    """
-    records = open_once(source)
-    wanted = len(records) if count is None else count
-    if not 1 <= wanted <= len(records):
-        raise ValueError(f"asked for {wanted} images, the data holds {len(records)}; ask for 1 to {len(records)}")
-    rng = np.random.default_rng(0)
-    for start in range(0, wanted, BATCH):
-        chosen = [records[index] for index in range(start, min(start + BATCH, wanted))]
-        pixels = []
-        for record in chosen:
-            image = record["image"]
-            for transform in experiment.data.transforms:
-                image = transform(image, rng)
-            pixels.append(image)
-        yield to_network(np.stack(pixels)), np.asarray([record["label"] for record in chosen], np.int32)
 
 
 def read_images(experiment: Experiment, source: AbstractSource, count: int | None = None) -> tuple[Images, Labels]:

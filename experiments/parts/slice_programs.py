@@ -19,7 +19,14 @@ from asyncpatch.data import AbstractSource
 from asyncpatch.data.base import InMemoryRecords
 from asyncpatch.nn import NetworkDenoiser
 from asyncpatch.plans import FixedPlan, Task
-from asyncpatch.runs import Experiment, configure, guide
+from asyncpatch.runs import (
+    AutoencoderExperiment,
+    DataConfig,
+    Experiment,
+    configure,
+    configure_autoencoder,
+    guide,
+)
 from asyncpatch.sampling import DDIM, sample
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import Batch, RunConfig
@@ -69,10 +76,21 @@ class Traced:
     parameters: int
 
 
+AUTOENCODER_SIDES = {"photographs-64": 64, "paper-256": 256}
+"""Of the images that the presets of autoencoders are for."""
+
+AUTOENCODER_BATCH = 256
+"""Images of a step of an autoencoder, unless told otherwise."""
+
+
 def experiment_of(
     preset: str, batch_size: int | None, accumulation: int, compute_dtype: str | None, source: AbstractSource
-) -> Experiment:
+) -> Experiment | AutoencoderExperiment:
     """A run of a preset as training configures it, the paper's law of times included."""
+    if preset in AUTOENCODER_SIDES:
+        blank = Blank(AUTOENCODER_SIDES[preset], CHANNELS, CLASSES)
+        size = AUTOENCODER_BATCH if batch_size is None else batch_size
+        return configure_autoencoder(blank, preset, batch_size=size, accumulation=accumulation, flip=True)
     side = source.open().shape[0]
     law = AsyncPatch(tuple(size for size in PATCH_SIZES if size <= side))
     return configure(
@@ -80,28 +98,34 @@ def experiment_of(
     )
 
 
-def train_program(experiment: Experiment, mesh: Mesh) -> Traced:
+def train_program(experiment: Experiment | AutoencoderExperiment, mesh: Mesh) -> Traced:
     """One step of training: loss, gradient, optimiser, average and guard.
 
-    Raises `ValueError` for a batch that the devices cannot share.
+    An autoencoder's losses take several passes through two networks, so that what its program computes is all that is
+    said of it. Raises `ValueError` for a batch that the devices cannot share.
     """
-    batch, parts = experiment.data.batch_size, experiment.training.accumulation * mesh.size
+    data, config = experiment.data, experiment.training
+    batch, parts = data.batch_size, config.accumulation * mesh.size
     if batch % parts:
         raise ValueError(
-            f"a batch of {batch} images cannot be split into {parts} equal parts ({experiment.training.accumulation} "
+            f"a batch of {batch} images cannot be split into {parts} equal parts ({config.accumulation} "
             f"microbatches times {mesh.size} chips); give a multiple"
         )
-    state = abstract_state(experiment.learner, experiment.training, mesh)
+    learner = experiment.learner if isinstance(experiment, Experiment) else experiment.learner()
+    state = abstract_state(learner, config, mesh)
     arrays, rest = flatten_shapes(state)
-    step = flat_train_step(rest, experiment.learner, experiment.training, RunConfig().log_every, mesh)
-    inputs = arrays, _batch(experiment, mesh)
+    step = flat_train_step(rest, learner, config, RunConfig().log_every, mesh)
+    inputs = arrays, _batch(data, mesh)
     lowered = step.lower(*inputs)  # type: ignore
-    forward = _forward_flops(experiment)
-    return Traced(lowered, FORWARD_PASSES * batch * forward, _flops(step, *inputs), _size(state.denoiser))
+    flops = _flops(step, *inputs)
+    of_network = FORWARD_PASSES * batch * _forward_flops(experiment) if isinstance(experiment, Experiment) else flops
+    return Traced(lowered, of_network, flops, _size(state.denoiser))
 
 
-def sample_program(experiment: Experiment, mesh: Mesh) -> Traced:
+def sample_program(experiment: Experiment | AutoencoderExperiment, mesh: Mesh) -> Traced:
     """All steps of sampling a batch from noise, guided by the label."""
+    if not isinstance(experiment, Experiment):
+        raise ValueError("an autoencoder does not sample; leave out the program sample")
     batch = experiment.data.batch_size
     if batch % mesh.size:
         raise ValueError(f"a batch of {batch} images cannot be shared by {mesh.size} chips; give a multiple")
@@ -116,23 +140,26 @@ def sample_program(experiment: Experiment, mesh: Mesh) -> Traced:
         return sample(key, denoiser, Task(FixedPlan(times)), image, label, DDIM(FRESH_NOISE))
 
     key_data = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=replicated(mesh))
-    given = _batch(experiment, mesh)
+    given = _batch(experiment.data, mesh)
     inputs = arrays, key_data, times, given.image, given.label
     program = jax.jit(draw, out_shardings=batch_sharding(mesh))
     needed = 2 * STEPS * batch * _forward_flops(experiment)
     return Traced(program.lower(*inputs), needed, _flops(program, *inputs), _size(shapes))
 
 
-PROGRAMS: dict[str, Callable[[Experiment, Mesh], Traced]] = {"train": train_program, "sample": sample_program}
+PROGRAMS: dict[str, Callable[[Experiment | AutoencoderExperiment, Mesh], Traced]] = {
+    "train": train_program,
+    "sample": sample_program,
+}
 """What can be compiled, by the name that the command has for it."""
 
 
-def _batch(experiment: Experiment, mesh: Mesh) -> Batch:
+def _batch(data: DataConfig, mesh: Mesh) -> Batch:
     """The shapes of a batch, each with its sharding."""
-    count = experiment.data.batch_size
+    count = data.batch_size
 
     def zeros() -> Batch:
-        return Batch(jnp.zeros((count, *experiment.data.shape)), *(jnp.zeros(count, jnp.int32) for _ in range(2)))
+        return Batch(jnp.zeros((count, *data.shape)), *(jnp.zeros(count, jnp.int32) for _ in range(2)))
 
     def place(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=batch_sharding(mesh))

@@ -28,6 +28,13 @@ ENVIRONMENT = {
 """What the compiler would ask a cloud machine for, and wait for without end; two processes may use it at a time."""
 
 
+REFUSALS = (
+    r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)",
+    r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm",
+)
+"""How compilers of now and of earlier releases say what a chip would need and what it has."""
+
+
 class DoesNotFitError(RuntimeError):
     """A program needs more memory than a chip has."""
 
@@ -90,7 +97,7 @@ def compile_program(lowered: jax.stages.Lowered) -> Program:
 
 def does_not_fit(said: str) -> DoesNotFitError | None:
     """The compiler's complaint in numbers; None if it is about something else."""
-    found = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", said)
+    found = next(filter(None, (re.search(form, said) for form in REFUSALS)), None)
     if "RESOURCE_EXHAUSTED" not in said or found is None:
         return None
     units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}

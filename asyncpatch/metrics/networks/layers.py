@@ -69,7 +69,7 @@ def normalized_shapes(name: str, norm: str, kernel: tuple[int, int, int, int]) -
 
 def max_pool(maps: Maps, window: int, stride: int, padding: Literal["SAME", "VALID"] = "VALID") -> Maps:
     """The largest value of each window; padding never wins."""
-    lowest = jnp.array(-jnp.inf, maps.dtype)
+    lowest = np.array(-np.inf, maps.dtype)  # of jnp, it would be traced, and JAX would have no gradient
     return lax.reduce_window(maps, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), padding)
 
 

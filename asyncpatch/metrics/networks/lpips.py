@@ -97,6 +97,7 @@ class Lpips(eqx.Module):
 
 def _difference(maps: Float[Array, "both rows cols maps"], head: Float[Array, " maps"]) -> Float[Array, " half"]:
     """The weighted difference of the first half of the images from the second."""
-    length = jnp.sqrt(jnp.sum(jnp.square(maps), axis=-1, keepdims=True))
+    # The floor changes no value that counts, and gives sites where all activations are 0 a finite gradient.
+    length = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(maps), axis=-1, keepdims=True), _LENGTH_FLOOR**2))
     first, second = jnp.split(maps / (length + _LENGTH_FLOOR), 2)
     return jnp.sum(jnp.square(first - second).mean((1, 2)) * head[None], axis=-1)
