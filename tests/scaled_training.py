@@ -48,6 +48,7 @@ NETWORK = TransformerConfig(
 CONFIG = TrainConfig(num_classes=NUM_CLASSES, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=4, eps=1e-4))
 MESHES = {"one": (1, 1), "two": (1, 2), "data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}
 """Devices along the axes `data` and `fsdp`. The tests use one, the others are for a run by hand."""
+CACHE = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
@@ -92,6 +93,10 @@ def train_to(folder: Path, steps: int, mesh):
 
 def devices(out: Path, folder: Path, *names: str) -> None:
     """Writes what `tests/test_scale.py` reads; ends the run in the folder on eight devices."""
+    # The same programs are compiled twice, to be looked at and to be run.
+    for name, value in CACHE.items():
+        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(out / "cache"))
     steps = {}
     for name in names:
         state, steps[name] = take_steps(make_mesh(*MESHES[name]))

@@ -226,9 +226,14 @@ def test_processes_look_at_the_same_steps_about_once_a_second(monkeypatch):
 # Death
 
 
+CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+"""Each of the pairs of processes compiles the same programs."""
+
+
 def start(folder: Path, pause: float) -> list[subprocess.Popen]:
     port = str(free_port())
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    environment = os.environ | CACHE | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")
     return [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), str(folder), str(pause), str(number), port],

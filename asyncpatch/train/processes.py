@@ -1,7 +1,7 @@
 """Several processes as one run: how they were started, how they come together, and what they must agree on.
 
 A command is one of several processes if it is told so by the variables `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`
-and `JAX_PROCESS_ID`, or by a cluster that JAX knows (SLURM, Open MPI, a TPU slice, Kubernetes). The processes meet at
+and `JAX_PROCESS_ID`, or by SLURM, Open MPI or a TPU slice, which JAX knows how to ask. The processes meet at
 the port above the coordinator's (`asyncpatch.train.line`), compare their code, and only then start JAX's own
 service. Where JAX must be started otherwise, `jax.distributed.initialize` before anything else does as well; then
 nothing is compared, and a dead process is noticed by JAX alone.
@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +27,9 @@ from asyncpatch.train.line import CompanyError, Line, meet
 from asyncpatch.train.provenance import commit, release
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+CLUSTER_SIGNS = ("SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE")
+"""Variables that the processes of a cluster have. A TPU slice is known by its chips."""
 
 MEETING_SECONDS = 45.0
 """How long processes wait for each other at the start."""
@@ -58,8 +63,10 @@ def how_started(environment: Mapping[str, str]) -> Start | None:
         if missing := [name for name in VARIABLES if name not in given]:
             raise ValueError(f"{', '.join(given)} is set and {', '.join(missing)} is not; set all three, or none")
         return _started(*given.values(), None)
-    # An interactive shell inside a SLURM job of many tasks is one process.
-    if environment.get("SLURM_STEP_NUM_TASKS") == "1":
+    # An interactive shell inside a SLURM job of many tasks is one process. Nothing is asked of a cluster without a sign
+    # of one: looking for some takes seconds, or fails.
+    alone = environment.get("SLURM_STEP_NUM_TASKS") == "1"
+    if alone or not (any(name in environment for name in CLUSTER_SIGNS) or _has_tpu()):
         return None
     address, count, index, local = ClusterEnv.auto_detect_unset_distributed_params(
         None, None, None, None, None, int(MEETING_SECONDS)
@@ -67,6 +74,12 @@ def how_started(environment: Mapping[str, str]) -> Start | None:
     if address is None or count is None or index is None or count < 2:
         return None
     return _started(address, str(count), str(index), local)
+
+
+def _has_tpu() -> bool:
+    """Whether this machine has TPU chips, and JAX what it needs for them."""
+    chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return bool(chips) and find_spec("libtpu") is not None
 
 
 def _started(address: str, count: str, index: str, local: Sequence[int] | None) -> Start | None:
