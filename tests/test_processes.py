@@ -15,7 +15,7 @@ import jax
 import pytest
 from toy_training import TOY_RUN, arrays_of, toy_train
 
-from asyncpatch.train import CompanyError, line, processes
+from asyncpatch.train import AbsentError, CompanyError, line, processes
 from asyncpatch.train import interrupt as interrupt_module
 from asyncpatch.train.interrupt import LOOK_SECONDS, TerminationRequest
 from asyncpatch.train.line import LOST_STATUS, meet
@@ -154,9 +154,9 @@ def test_one_that_says_nothing_is_named():
 
 def test_one_that_does_not_come_and_a_coordinator_that_is_not_there():
     begun = time.monotonic()
-    with pytest.raises(CompanyError, match=r"of 3 processes, \[1, 2\] have not come within 0 s; start them all"):
+    with pytest.raises(AbsentError, match=r"of 3 processes, \[1, 2\] have not come within 0 s; start them all"):
         meet("localhost", free_port(), 0, 3, 0.3)
-    with pytest.raises(CompanyError, match=r"cannot reach process 0 at localhost, port .* start process 0"):
+    with pytest.raises(AbsentError, match=r"cannot reach process 0 at localhost, port .* start process 0"):
         meet("localhost", free_port(), 1, 2, 0.3)
     assert time.monotonic() - begun < SOON
 

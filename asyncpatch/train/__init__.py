@@ -14,13 +14,14 @@ from asyncpatch.train.learner import AbstractLearner as AbstractLearner
 from asyncpatch.train.learner import Descent as Descent
 from asyncpatch.train.learner import Moved as Moved
 from asyncpatch.train.learner import Turn as Turn
+from asyncpatch.train.line import AbsentError as AbsentError
+from asyncpatch.train.line import CompanyError as CompanyError
 from asyncpatch.train.loop import train as train
 from asyncpatch.train.mesh import make_mesh as make_mesh
 from asyncpatch.train.metrics_log import read_metrics as read_metrics
 from asyncpatch.train.optimizers import AbstractOptimizerConfig as AbstractOptimizerConfig
 from asyncpatch.train.optimizers import MuonConfig as MuonConfig
 from asyncpatch.train.optimizers import OptimizerConfig as OptimizerConfig
-from asyncpatch.train.processes import CompanyError as CompanyError
 from asyncpatch.train.processes import agree as agree
 from asyncpatch.train.processes import joined as joined
 from asyncpatch.train.processes import leave as leave

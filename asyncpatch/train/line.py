@@ -28,6 +28,10 @@ class CompanyError(RuntimeError):
     """The processes of a run did not come together, or do not agree."""
 
 
+class AbsentError(CompanyError):
+    """A process did not come, or said nothing: the same command, started for all, may do better."""
+
+
 class Line:
     """One process's ends of the line. `meet` makes one."""
 
@@ -107,7 +111,7 @@ class Line:
         try:
             return self._said[number].get(timeout=max(deadline - time.monotonic(), 0.01))
         except queue.Empty:
-            raise CompanyError(
+            raise AbsentError(
                 f"process {number} has said nothing for {seconds:.0f} s; look at what it prints, and start all again"
             ) from None
 
@@ -136,7 +140,7 @@ def _welcome(port: int, count: int, deadline: float, seconds: float) -> dict[int
                 server.settimeout(max(deadline - time.monotonic(), 0.01))
                 peer = unless_all_come.enter_context(server.accept()[0])
             except TimeoutError:
-                raise CompanyError(
+                raise AbsentError(
                     f"of {count} processes, {missing} have not come within {seconds:.0f} s; start them all, with one "
                     "coordinator and their own numbers"
                 ) from None
@@ -159,7 +163,7 @@ def _call(host: str, port: int, index: int, deadline: float) -> dict[int, socket
             break
         except OSError as error:
             if time.monotonic() > deadline:
-                raise CompanyError(
+                raise AbsentError(
                     f"process {index} cannot reach process 0 at {host}, port {port} ({error}); start process 0, and "
                     "check the coordinator's address"
                 ) from error

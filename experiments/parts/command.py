@@ -6,8 +6,8 @@ Whoever gave a wrong argument wants to know what was wrong, and not where in the
 on the line, shows that. An error that no user can cause keeps its traceback. Status 1 is an error, 2 a command line
 that is not understood, 130 an interruption: starting the command again changes nothing. Status 75, as in sysexits.h, is
 a failure that may pass (a full disk, a bucket or a device that is gone, too little memory, another training that still
-holds the folder, and of several processes (`asyncpatch.train.processes`) one that another left alone), after which the
-same command may do better. Whatever kills a process from outside leaves a status above 130.
+holds the folder, and of several processes (`asyncpatch.train.processes`) one that did not come or that left), after
+which the same command may do better. Whatever kills a process from outside leaves a status above 130.
 """
 
 import sys
@@ -18,7 +18,7 @@ import jax
 import tyro
 
 from asyncpatch.data import WorkerError
-from asyncpatch.train import CheckpointError, FolderInUseError, NonFiniteLossError, agree, joined, leave
+from asyncpatch.train import AbsentError, CheckpointError, FolderInUseError, NonFiniteLossError, agree, joined, leave
 
 DEBUG = "--debug"
 
@@ -52,7 +52,9 @@ def may_pass(error: BaseException) -> bool:
     """Whether the same command may do better later: the machine failed, and not what it was told."""
     if isinstance(error, NonFiniteLossError | CheckpointError | FileNotFoundError | NotADirectoryError):
         return False
-    return isinstance(error, OSError | MemoryError | FolderInUseError | WorkerError | jax.errors.JaxRuntimeError)
+    return isinstance(
+        error, OSError | MemoryError | FolderInUseError | WorkerError | AbsentError | jax.errors.JaxRuntimeError
+    )
 
 
 def in_one_line(error: BaseException) -> str:
