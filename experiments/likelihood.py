@@ -3,7 +3,8 @@
     python -m experiments.quickstart                                   # a model of 8x8 digits
     python -m experiments.likelihood runs/quickstart out/likelihood
 
-Every law bounds the same likelihood, that of 8-bit images given their labels. `results/likelihood` is of 120 images at
+Every law bounds the same likelihood, that of 8-bit images given their labels, or of a run on latents a density of them
+(`experiments.parts.bounds` says what that is not). `results/likelihood` is of 120 images at
 16 calls each (`--images 120 --effort.points 8`), eight laws in 227 s on two cores that others used as well:
 
     synchronous 5.07 ± 0.04      window +0.20 ± 0.03      environment of 2x2 patches +0.29 ± 0.03

@@ -40,6 +40,7 @@ from asyncpatch.runs import Run, open_run
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import OwnClassifier, in_batches, read_images
+from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import Generation, Steps, read_rows
 from experiments.parts.scores import generated_batches
 from experiments.parts.step_report import write_report
@@ -120,7 +121,7 @@ def main(
 
 def _wanted(shared: dict, how: Steps, run: Run, ruler: Ruler) -> Wanted:
     def make() -> dict:
-        made = generated_batches(run.denoiser, run.experiment, Generation(shared["images"]), how)
+        made = generated_batches(run.denoiser, PixelMedium(run.experiment), Generation(shared["images"]), how)
         distance = Estimate(frechet_distance(collect_statistics(ruler.network, made), ruler.held_out))
         return {
             "calls_per_image": how.calls,

@@ -37,6 +37,7 @@ from experiments.parts.fashion_mnist import fashion_mnist
 from experiments.parts.judges import AnyJudge, OwnClassifier
 from experiments.parts.law_pictures import describe_laws
 from experiments.parts.law_table import MASKS, REPAINT, SCALES, TRAILING, Preset, Scale, Table, candidates, jobs, laws
+from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement, Together, Trailing, read_rows
 from experiments.parts.scores import settle
 from experiments.parts.tables import line_names, run_names
@@ -84,7 +85,7 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed
         how = dataclasses.replace(scale.repaint if isinstance(method, RePaint) else scale.completing, seed=seed)
         completing += [(Inpainting(masks, scale.completed, method=method), how) for masks in MASKS.values()]
     for task, how in [(Generation(scale.generated), generating), *completing]:
-        settle(task, how, experiment, by.reference)  # so that training is not followed by a refusal
+        settle(task, how, PixelMedium(experiment), by.reference)  # so that training is not followed by a refusal
     train_run(trained, experiment, settings)
     rows = folder / "rows.jsonl"
     if not baseline:

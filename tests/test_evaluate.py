@@ -26,6 +26,7 @@ from experiments.parts.claims import Claim, judge_claims, show_claims
 from experiments.parts.judges import OwnClassifier, read_batches, read_images
 from experiments.parts.law_pictures import describe_laws
 from experiments.parts.law_table import CLAIMED, REPAINT, SCALES, SEEDS, candidates, jobs, laws
+from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import (
     Generation,
     Inpainting,
@@ -127,7 +128,8 @@ def test_another_seed_is_another_row(run, judge, tmp_path):
 
 def test_images_that_come_out_as_they_were_leave_the_mean_finite(run, judge, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "experiments.parts.scores.completed_images", lambda denoiser, task, how, images, labels, known: (images, 1)
+        "experiments.parts.scores.completed_images",
+        lambda denoiser, medium, task, how, images, labels, known: (images, 1),
     )
     values = evaluate(run, tmp_path / "rows.jsonl", Inpainting(count=COUNT), FEW, judge)["values"]
     assert values["PSNR"]["value"] == pytest.approx(58.92, abs=0.01)
@@ -271,10 +273,10 @@ def test_tasks_take_the_usual_number_of_images_or_what_there_is(experiment, tmp_
         (few, Generation(), tmp_path / "of all training images", 1000),
         (few, Generation(30), None, 30),
     ]:
-        assert settle(task, FEW, given, reference).count == count
+        assert settle(task, FEW, PixelMedium(given), reference).count == count
     none = dataclasses.replace(few.data, held_out=Folds(Digits(), 1700, (0,)))
     with pytest.raises(ValueError, match="too few to judge by"):
-        settle(Generation(), FEW, dataclasses.replace(few, data=none), None)
+        settle(Generation(), FEW, PixelMedium(dataclasses.replace(few, data=none)), None)
 
 
 def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):
@@ -369,7 +371,7 @@ def test_methods_of_inpainting_keep_what_is_known_and_differ_in_the_rest(run):
     made = {}
     for method in (Together(), Trailing(0.5), Replacement(), Trailing(1.0)):
         task = Inpainting(Square(), COUNT, method=method)
-        made[method], calls = completed_images(denoiser, task, FEW, images, labels, known)
+        made[method], calls = completed_images(denoiser, PixelMedium(experiment), task, FEW, images, labels, known)
         assert calls == FEW.steps
         assert np.array_equal(made[method][known], images[known])
     assert np.array_equal(made[Replacement()], made[Trailing(1.0)])

@@ -17,6 +17,7 @@ from asyncpatch.masks import (
     Border,
     Extrema,
     Half,
+    OfSites,
     OneOf,
     Polarity,
     RandomBox,
@@ -47,6 +48,7 @@ LAWS = [
     Thin(),
     Wide(),
     OneOf((Square(), Thin())),
+    OfSites(Thin(), 2),
 ]
 KNOWN = np.array([[True, True, False], [False, True, False]])
 

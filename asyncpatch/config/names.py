@@ -68,6 +68,7 @@ PACKAGE = {
     "Thin": "asyncpatch.masks.lama.Thin",
     "Wide": "asyncpatch.masks.lama.Wide",
     "Border": "asyncpatch.masks.sides.Border",
+    "OfSites": "asyncpatch.masks.sites.OfSites",
     "Half": "asyncpatch.masks.sides.Half",
     "Square": "asyncpatch.masks.boxes.Square",
     "Extrema": "asyncpatch.masks.boxes.Extrema",

@@ -13,12 +13,12 @@ from asyncpatch.data.encoding import Encoder, write_latents
 from asyncpatch.data.folds import Folds, hold_out
 from asyncpatch.data.idx import IdxFiles
 from asyncpatch.data.image_folder import ImageFolder
-from asyncpatch.data.latents import Latents, LatentScale, latents_in
+from asyncpatch.data.latents import Latents, LatentScale, latents_in, latents_of
 from asyncpatch.data.opening import open_once
-from asyncpatch.data.pipeline import Batch, Batches, WorkerError, batches
+from asyncpatch.data.pipeline import Batch, Batches, WorkerError, batches, check_transforms
 from asyncpatch.data.textures import TextureCrops
 from asyncpatch.data.transforms import AbstractTransform, PadTo, RandomFlip, check_image, to_float, to_network, to_uint8
-from asyncpatch.data.views import AbstractView, LatentView, PixelView, give_back
+from asyncpatch.data.views import AbstractView, LatentColours, LatentView, PixelView, give_back
 
 __all__ = [
     "AbstractRecords",
@@ -34,6 +34,7 @@ __all__ = [
     "IdxFiles",
     "ImageFolder",
     "InMemoryRecords",
+    "LatentColours",
     "LatentScale",
     "LatentView",
     "Latents",
@@ -45,9 +46,11 @@ __all__ = [
     "WorkerError",
     "batches",
     "check_image",
+    "check_transforms",
     "give_back",
     "hold_out",
     "latents_in",
+    "latents_of",
     "open_once",
     "to_float",
     "to_network",

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from asyncpatch.data.array_records import open_shards
 from asyncpatch.data.base import AbstractRecords, AbstractSource, Record
+from asyncpatch.data.folds import Folds
 from asyncpatch.data.latent_format import LatentSidecar, check_digest, check_moments, decode_latent
 from asyncpatch.data.record_format import shard_names
 from asyncpatch.data.staged import staged
@@ -82,6 +83,13 @@ def latents_in(folder: str | Path, autoencoder: str) -> Latents:
     made them."""
     sidecar = _read_sidecar(staged(str(folder)), str(folder), autoencoder)
     return Latents(str(folder), autoencoder, LatentScale(sidecar.mean, sidecar.spread))
+
+
+def latents_of(source: AbstractSource) -> Latents | None:
+    """The latents that a source, or the one that it holds folds of, consists of; None for one of pixels."""
+    if isinstance(source, Folds):
+        return latents_of(source.source)
+    return source if isinstance(source, Latents) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

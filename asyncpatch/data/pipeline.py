@@ -73,17 +73,22 @@ def batches(
     usual `if __name__ == "__main__":`, as they are started afresh. Batches may be larger than the data set.
     """
     _check_arguments(batch_size, seed, process_index, process_count, workers)
+    check_transforms(records, transforms)
+    chain = _Chain(transforms)
+    height, width, channel = chain(records[0], np.random.default_rng(seed))["image"].shape
+    stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(chain)
+    blocks = stream.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
+    return Batches((height, width, channel), records.class_names, workers, blocks.map(_finish))
+
+
+def check_transforms(records: AbstractRecords, transforms: tuple[AbstractTransform, ...]) -> None:
+    """Raise `ValueError` if there are transforms, which change pixels, and the records are latents."""
     if transforms and records[0]["image"].dtype != np.uint8:
         names = ", ".join(type(transform).__name__ for transform in transforms)
         raise ValueError(
             f"{names} changes pixels, and these records are latents: those of a flipped or padded image are others. "
             "Train on latents without transforms, or change the images before they are encoded"
         )
-    chain = _Chain(transforms)
-    height, width, channel = chain(records[0], np.random.default_rng(seed))["image"].shape
-    stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(chain)
-    blocks = stream.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
-    return Batches((height, width, channel), records.class_names, workers, blocks.map(_finish))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from asyncpatch.data.latents import LatentScale
 from asyncpatch.ranges import check_counts
-from asyncpatch.shapes import Image, Known
+from asyncpatch.shapes import Image
 
 
 class AbstractView(abc.ABC):
@@ -35,6 +35,17 @@ class PixelView(AbstractView):
 
     def images(self, made: Float[Array, "batch rows cols features"]) -> Float[Array, "batch height width channel"]:
         return jnp.clip(made, -1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentColours(AbstractView):
+    """Latents of unit variance as colours, where their autoencoder is not at hand: a picture a pixel a site."""
+
+    deviations: float = 3.0
+    """What lies further from 0 is clipped."""
+
+    def images(self, made: Float[Array, "batch rows cols features"]) -> Float[Array, "batch height width channel"]:
+        return jnp.clip(made / self.deviations, -1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +72,7 @@ def _decode_all(decode, latents, at_once):
 def give_back(
     made: Float[Array, "batch height width channel"],
     given: Float[Array, "batch height width channel"],
-    known: Known,
+    known: Bool[Array, "*batch height width"],
 ) -> Float[Array, "batch height width channel"]:
-    """Decoded images with the known pixels of those that were given, to the bit."""
+    """Decoded images with the known pixels of those that were given, to the bit; `known` may be one region for all."""
     return jnp.where(known[..., None], given, made)

@@ -30,3 +30,4 @@ from asyncpatch.masks.sets import published_set as published_set
 from asyncpatch.masks.sides import Border as Border
 from asyncpatch.masks.sides import Half as Half
 from asyncpatch.masks.sides import Side as Side
+from asyncpatch.masks.sites import OfSites as OfSites

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float, Int32
 
-from asyncpatch.data import AbstractSource, open_once, to_float, to_network, to_uint8
+from asyncpatch.data import AbstractSource, latents_of, open_once, to_float, to_network, to_uint8
 from asyncpatch.metrics import (
     AbstractFeatureNetwork,
     FeatureStatistics,
@@ -29,6 +29,7 @@ from asyncpatch.metrics import (
     merge_across_processes,
 )
 from asyncpatch.process import AbstractDenoiser
+from asyncpatch.runs.autoencoder import AutoencoderExperiment
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
 from asyncpatch.train import Evaluation
@@ -38,6 +39,8 @@ BATCH = 64
 
 Images = Float[np.ndarray, "images height width channel"]
 Labels = Int32[np.ndarray, " images"]
+OfPixels = Experiment | AutoencoderExperiment
+"""What has the data that images come from: a run's own config, or that of the autoencoder of its latents."""
 
 
 def evaluation(
@@ -45,8 +48,13 @@ def evaluation(
 ) -> Evaluation:
     """What `train` is given to measure it every so many steps. The held-out images are looked at here and now.
 
-    Raises `ValueError` if fewer than `images`, or fewer than two, are held out.
+    Raises `ValueError` if fewer than `images`, or fewer than two, are held out, and for a run on latents.
     """
+    if latents_of(experiment.data.held_out) is not None:
+        raise ValueError(
+            "the distance is one of images, and the run is on latents; train without evaluation, and evaluate its "
+            "checkpoints with their autoencoder"
+        )
     if images < 2:
         raise ValueError(f"evaluate_images must be at least 2 to have a covariance, got {images}; give a few hundred")
     real = collect_statistics(
@@ -97,7 +105,7 @@ def _generated(
 
 
 def read_batches(
-    experiment: Experiment, source: AbstractSource, count: int | None = None
+    experiment: OfPixels, source: AbstractSource, count: int | None = None
 ) -> Iterator[tuple[Images, Labels]]:
     """The first `count` images of a source (all of them if not given), in its order, as the network sees them.
 

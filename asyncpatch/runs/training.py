@@ -9,7 +9,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from asyncpatch import pictures
-from asyncpatch.data import AbstractSource, AbstractTransform, Batches, PadTo, RandomFlip, hold_out, open_once
+from asyncpatch.data import (
+    AbstractSource,
+    AbstractTransform,
+    AbstractView,
+    Batches,
+    LatentColours,
+    PadTo,
+    PixelView,
+    RandomFlip,
+    check_transforms,
+    hold_out,
+    latents_of,
+    open_once,
+)
 from asyncpatch.losses import AbstractWeighting, SiD2
 from asyncpatch.nn import NetworkDenoiser, preset
 from asyncpatch.noise_schedule import AbstractNoiseSchedule, RectifiedFlow
@@ -19,7 +32,7 @@ from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, check_batch_size, open_batches
 from asyncpatch.runs.recipes import recipe
 from asyncpatch.runs.rehearsal import rehearse_sampling, rehearse_training
-from asyncpatch.runs.sampling import SamplingConfig, as_numpy, four_tasks, labels_in_turn, run_task
+from asyncpatch.runs.sampling import SamplingConfig, four_tasks, labels_in_turn, run_task
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import (
     AbstractOptimizerConfig,
@@ -63,8 +76,8 @@ def configure(
     Validation is on the images of `held_out`; if it is not given, on one in `held_out_one_in` (ten) of `source`, which
     is not trained on. Optimiser, batch size and average are those of the preset's `recipe` unless given.
 
-    Raises `ValueError` for an unknown preset, for images that it cannot take, and for a weighting that cannot be used
-    on the schedule.
+    Raises `ValueError` for an unknown preset, for images that it cannot take, for latents that are to be padded or
+    flipped, and for a weighting that cannot be used on the schedule.
     """
     usual = recipe(preset_name)
     batch_size = usual.batch_size if batch_size is None else batch_size
@@ -93,12 +106,14 @@ def configure(
     network = preset(preset_name, channels, num_classes)
     network.check_image(height, width, channels)
     transforms: tuple[AbstractTransform, ...] = () if pad_to is None else (PadTo(pad_to, pad_to),)
+    augmentations = (RandomFlip(),) if flip else ()
+    check_transforms(records, transforms + augmentations)
     return Experiment(
         data=DataConfig(
             source=training,
             held_out=validating,
             transforms=transforms,
-            augmentations=(RandomFlip(),) if flip else (),
+            augmentations=augmentations,
             shape=(height, width, channels),
             batch_size=batch_size,
         ),
@@ -116,6 +131,7 @@ def train_run(
     config: RunConfig,
     *,
     sampling: SamplingConfig | None = None,
+    view: AbstractView | None = None,
     evaluation: Evaluation | None = None,
     workers: int = 0,
     fsdp: int = 1,
@@ -123,10 +139,11 @@ def train_run(
 ) -> TrainState:
     """Train, or go on training, in `folder`. Compiled programs are kept on disk (`asyncpatch.runs.cache`).
 
-    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end. With
-    `evaluation`, its figure is measured, and the best checkpoints are kept by it. `traced` steps are traced. What can
-    be known to go wrong is raised before anything is computed; what goes wrong later with pictures or validation is
-    logged, and does not end the run.
+    With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end, as `view`
+    shows them: if it is not given, latents are shown as colours (`latent_view` decodes them). With `evaluation`, its
+    figure is measured, and the best checkpoints are kept by it. `traced` steps are traced. What can be known to go wrong
+    is raised before anything is computed; what goes wrong later with pictures or validation is logged, and does not end
+    the run.
     """
     check_number("workers", workers, lambda count: count >= 0, "at least 0")
     check_number("traced", traced, lambda count: count >= 0, "at least 0")
@@ -148,14 +165,18 @@ def train_run(
         training,
         make_mesh(jax.device_count() // fsdp, fsdp),
         Validation(held_out, experiment.image_errors),
-        None if sampling is None else draw_grids(place(folder) / "samples", experiment, held_out, sampling),
+        None if sampling is None else draw_grids(place(folder) / "samples", experiment, held_out, sampling, view),
         evaluation,
         traced,
     )
 
 
 def draw_grids(
-    folder: Place, experiment: Experiment, held_out: Batches, config: SamplingConfig
+    folder: Place,
+    experiment: Experiment,
+    held_out: Batches,
+    config: SamplingConfig,
+    view: AbstractView | None = None,
 ) -> Callable[[int, NetworkDenoiser], pictures.Pixels | None]:
     """A callback that draws a sheet, one row of samples a task, of held-out images where pixels are known.
 
@@ -163,6 +184,7 @@ def draw_grids(
     pictures cannot be written to `folder`.
     """
     folder = writable_folder(folder)
+    view = view or (PixelView() if latents_of(experiment.data.source) is None else LatentColours())
     height, width, _ = experiment.data.shape
     tasks = four_tasks(config, height, width)
     labelled = experiment.network.num_classes > 0
@@ -175,8 +197,8 @@ def draw_grids(
         rows = []
         for task in tasks.values():
             wanted = np.asarray(given_labels if labelled and task.knows_something() else labels[:count])
-            made = as_numpy(run_task(denoiser, task, config, jnp.asarray(image), jnp.asarray(wanted))[0])
-            rows.append([pictures.colour(picture) for picture in made])
+            made, _ = run_task(denoiser, task, config, jnp.asarray(image), jnp.asarray(wanted))
+            rows.append([pictures.colour(picture) for picture in jax.device_get(view.images(made))])
         if jax.process_index() > 0:
             return None
         sheet = pictures.tile(rows)

@@ -3,6 +3,10 @@
 A network trained under a schedule with infinite log-SNR is used on a log-linear one with two finite ends. There,
 equal steps of time are equal steps of log-SNR, which spreads the error of the noise estimate, and so the variance of
 the bound, evenly. What the diagonal path bounds depends on the ends alone.
+
+Of a run on latents the bound is on the density of real-valued latents of unit variance, in bits per latent dimension:
+lower is better among networks of the same latents. It is no bound on the images' likelihood, and not to be compared
+with bits of pixels or with those of another autoencoder: a density changes with the scale, and may be below 0.
 """
 
 import dataclasses
@@ -23,8 +27,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from asyncpatch.config import to_json
-from asyncpatch.data import Batches, open_once
-from asyncpatch.elbo import AbstractDecoder, EightBit, Evaluation, WholePath, evaluate
+from asyncpatch.data import Batches, latents_of, open_once
+from asyncpatch.elbo import AbstractDecoder, Continuous, EightBit, Evaluation, WholePath, evaluate
 from asyncpatch.noise_schedule import LogLinear
 from asyncpatch.paths import AbstractPathLaw
 from asyncpatch.process import AbstractDenoiser, OnSchedule
@@ -101,7 +105,8 @@ def open_model(run: Path, ends: Ends, images: int, step: int | None = None) -> t
     _, held_out = open_batches(experiment, 0)
     pixels, labels = take(held_out, min(images, len(open_once(experiment.data.held_out))))
     moved = OnSchedule(denoiser, LogLinear(ends.max_log_snr, ends.min_log_snr))
-    return experiment, Model(moved, EightBit(), pixels, labels)
+    decoder = EightBit() if latents_of(experiment.data.held_out) is None else Continuous()
+    return experiment, Model(moved, decoder, pixels, labels)
 
 
 def take(batches: Batches, count: int) -> tuple[Float[Array, "count height width channel"], Int[Array, " count"]]:

@@ -14,9 +14,8 @@ from asyncpatch.config import to_json
 from asyncpatch.data import AbstractSource
 from asyncpatch.metrics import Classifier, load_classifier, save_classifier, train_classifier
 from asyncpatch.metrics.networks import EfficientNetLite0, InceptionV3, Vgg16Features
-from asyncpatch.runs import Experiment
 from asyncpatch.runs.evaluating import BATCH as BATCH
-from asyncpatch.runs.evaluating import Images, Labels
+from asyncpatch.runs.evaluating import Images, Labels, OfPixels
 from asyncpatch.runs.evaluating import read_batches as read_batches
 
 
@@ -27,16 +26,16 @@ class OwnClassifier:
     file: Path | None = None
     """Beside the rows if not given."""
 
-    def load(self, experiment: Experiment, folder: Path) -> Classifier:
+    def load(self, experiment: OfPixels, folder: Path) -> Classifier:
         """Raises `ValueError` for data without classes."""
-        if experiment.network.num_classes < 2:
+        if experiment.training.num_classes < 2:
             raise ValueError("the data has no classes to train a classifier on; choose another judge")
         path = self.file or folder / f"classifier-{short_hash(to_json(experiment.data))}.npz"
         first = jax.process_index() == 0
         if first and not path.is_file():
             print(f"training a classifier of the training images for {path}", flush=True)
             images, labels = read_images(experiment, experiment.data.source)
-            save_classifier(path, train_classifier(images, labels, experiment.network.num_classes, seed=0))
+            save_classifier(path, train_classifier(images, labels, experiment.training.num_classes, seed=0))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("the first process has trained the classifier")
         return load_classifier(path)
@@ -48,7 +47,7 @@ class Inception:
 
     weights: Path
 
-    def load(self, experiment: Experiment, folder: Path) -> InceptionV3:
+    def load(self, experiment: OfPixels, folder: Path) -> InceptionV3:
         return InceptionV3.load(self.weights)
 
 
@@ -58,7 +57,7 @@ class Vgg16:
 
     weights: Path | None = None
 
-    def load(self, experiment: Experiment, folder: Path) -> Vgg16Features:
+    def load(self, experiment: OfPixels, folder: Path) -> Vgg16Features:
         return Vgg16Features.load(self.weights)
 
 
@@ -68,14 +67,14 @@ class EfficientNet:
 
     weights: Path | None = None
 
-    def load(self, experiment: Experiment, folder: Path) -> EfficientNetLite0:
+    def load(self, experiment: OfPixels, folder: Path) -> EfficientNetLite0:
         return EfficientNetLite0.load(self.weights)
 
 
 AnyJudge = OwnClassifier | Inception | Vgg16 | EfficientNet
 
 
-def read_images(experiment: Experiment, source: AbstractSource, count: int | None = None) -> tuple[Images, Labels]:
+def read_images(experiment: OfPixels, source: AbstractSource, count: int | None = None) -> tuple[Images, Labels]:
     """The same as two arrays."""
     images, labels = zip(*read_batches(experiment, source, count), strict=True)
     return np.concatenate(images), np.concatenate(labels)

@@ -41,9 +41,10 @@ from asyncpatch.metrics.networks import Lpips
 from asyncpatch.paths import raster
 from asyncpatch.plans import FixedPlan, Task, shifted, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
-from asyncpatch.runs import Experiment, guide, labels_in_turn, step_rule
+from asyncpatch.runs import guide, labels_in_turn, step_rule
 from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
-from experiments.parts.judges import BATCH, Images, Labels, in_batches, read_batches, read_images
+from experiments.parts.judges import BATCH, Images, Labels, OfPixels, in_batches, read_batches, read_images
+from experiments.parts.medium import AbstractMedium, Known
 from experiments.parts.rows import Generation, Inpainting, Patches, RePaint, Replacement, Steps, Together, Trailing
 
 KEPT = 5000
@@ -75,13 +76,13 @@ class Results:
 
 
 def settle(
-    task: Generation | Inpainting, how: Steps, experiment: Experiment, reference: Path | None
+    task: Generation | Inpainting, how: Steps, medium: AbstractMedium, reference: Path | None
 ) -> Generation | Inpainting:
     """The task with its number of images, after all that can be known of it before anything is computed.
 
     Raises `ValueError` if the data holds out fewer images than are asked for, or too few to say anything.
     """
-    held_out = len(open_once(experiment.data.held_out))
+    held_out = len(open_once(medium.pixels.data.held_out))
     generating = isinstance(task, Generation)
     usual, fewest = (USUAL_GENERATED, FEWEST_GENERATED) if generating else (USUAL_COMPLETED, FEWEST_COMPLETED)
     free = generating and reference is not None  # the reference is the training images, however many are made
@@ -95,7 +96,6 @@ def settle(
             f"asked for {count} images, and the data holds out {held_out} to compare them with; ask for {fewest} to "
             f"{min(most, held_out)}, or leave the count out for as many as there are"
         )
-    height, width, _ = experiment.data.shape
     order = task.order if isinstance(task, Generation) else task.method
     if isinstance(order, RePaint):
         repaint_times(how.steps, order.jump_length, order.resamplings)
@@ -104,14 +104,14 @@ def settle(
                 f"RePaint has a rule and times of its own, got rule {how.rule} and shift {how.shift:g}; leave them out"
             )
     else:
-        _plan(order, how, height, width)
+        _plan(order, how, *medium.experiment.data.shape[:2])
     if isinstance(order, Trailing | Replacement | RePaint) and how.input_guidance != 0:
         raise ValueError(
             f"guidance by the input acts by clean pixels, and {type(order).__name__} keeps the known ones noisy; set "
             "input_guidance to 0, or make the hidden part together or in patches"
         )
     if isinstance(task, Inpainting):
-        mask_set(task.masks, 1, height, width, task.mask_seed)
+        mask_set(task.masks, 1, *medium.pixels.data.shape[:2], task.mask_seed)
     return dataclasses.replace(task, count=int(count))
 
 
@@ -123,7 +123,7 @@ def _count(task: Generation | Inpainting) -> int:
 
 def generation(
     denoiser: AbstractDenoiser,
-    experiment: Experiment,
+    medium: AbstractMedium,
     task: Generation,
     how: Steps,
     judge: AbstractFeatureNetwork,
@@ -133,7 +133,7 @@ def generation(
     kept: list[Images] = []
 
     def watched() -> Iterator[Images]:
-        for images in generated_batches(denoiser, experiment, task, how):
+        for images in generated_batches(denoiser, medium, task, how):
             if len(kept) * BATCH < KEPT:
                 kept.append(images)
             # Every process judges its share of the images that all of them made.
@@ -142,16 +142,17 @@ def generation(
 
     statistics = merge_across_processes(collect_statistics(judge, watched()))
     made = np.concatenate(kept)
-    held_out = len(open_once(experiment.data.held_out))
-    real, _ = read_images(experiment, experiment.data.held_out, min(_count(task), KEPT, held_out))
+    pixels = medium.pixels
+    held_out = len(open_once(pixels.data.held_out))
+    real, _ = read_images(pixels, pixels.data.held_out, min(_count(task), KEPT, held_out))
     theirs = collect_features(judge, in_batches(real))
     if reference is None:
         real_statistics, data_hash = FeatureStatistics.of(theirs), hash_images([real])
     else:
-        real_statistics, data_hash = training_statistics(experiment, judge, reference)
+        real_statistics, data_hash = training_statistics(pixels, judge, reference)
     ours = collect_features(judge, in_batches(made))
     overlap = precision_and_recall(ours, theirs)
-    labels = np.asarray(labels_in_turn(len(made), experiment.network.num_classes))
+    labels = np.asarray(labels_in_turn(len(made), medium.experiment.network.num_classes))
     values = {
         frechet_name(judge): Estimate(frechet_distance(statistics, real_statistics)),
         **_kernel_distances(ours, theirs, labels),
@@ -174,22 +175,22 @@ def _kernel_distances(ours: Features, theirs: Features, classes: Labels) -> dict
 
 
 def generated_batches(
-    denoiser: AbstractDenoiser, experiment: Experiment, task: Generation, how: Steps
+    denoiser: AbstractDenoiser, medium: AbstractMedium, task: Generation, how: Steps
 ) -> Iterator[Images]:
     """Generated images, a batch at a time, rounded to what a file holds."""
-    height, width, channels = experiment.data.shape
+    height, width, channels = medium.experiment.data.shape
     plan, guided, rule = _plan(task.order, how, height, width), _guided(denoiser, how), step_rule(how.rule, how.eta)
     count = _count(task)
-    labels = labels_in_turn(count + BATCH, experiment.network.num_classes)
+    labels = labels_in_turn(count + BATCH, medium.experiment.network.num_classes)
     key, blank = jr.key(how.seed), jnp.zeros((BATCH, height, width, channels))
     for start in _progress(count):
         some = labels[start : start + BATCH]
         made = sample(jr.fold_in(key, start), guided, Task(plan), blank, some, rule)
-        yield _as_stored(made)[: count - start]
+        yield _as_stored(medium.view.images(made))[: count - start]
 
 
 def training_statistics(
-    experiment: Experiment, judge: AbstractFeatureNetwork, file: Path
+    experiment: OfPixels, judge: AbstractFeatureNetwork, file: Path
 ) -> tuple[FeatureStatistics, str]:
     """Statistics of all training images and their hash, from the file or measured for it."""
 
@@ -205,16 +206,31 @@ def training_statistics(
 
 def inpainting(
     denoiser: AbstractDenoiser,
-    experiment: Experiment,
+    medium: AbstractMedium,
     task: Inpainting,
     how: Steps,
     judge: AbstractFeatureNetwork,
     lpips: Lpips | None,
 ) -> Results:
     """Complete held-out images, and compare with the originals, image by image and as a set."""
-    real, labels = read_images(experiment, experiment.data.held_out, _count(task))
+    real, labels = read_images(medium.pixels, medium.pixels.data.held_out, _count(task))
     known = mask_set(task.masks, _count(task), *real.shape[1:3], task.mask_seed)
-    made, calls = completed_images(denoiser, task, how, real, labels, known)
+    made, calls = completed_images(denoiser, medium, task, how, real, labels, known)
+    forms = medium.forms(made, real, known)
+    values = {
+        name + form: value
+        for form, images in forms.items()
+        for name, value in compared(images, real, known, judge, lpips).items()
+    }
+    shown = next(iter(forms.values()))
+    sheet = pictures.each_before_and_after(real[:SHOWN], known[:SHOWN], shown[:SHOWN])
+    return Results(values, calls, hash_images([real]), mask_hash(known), sheet)
+
+
+def compared(
+    made: Images, real: Images, known: Known, judge: AbstractFeatureNetwork, lpips: Lpips | None
+) -> dict[str, Estimate]:
+    """Images against their originals, one by one where these are hidden, and as a set."""
     each = list(zip(made, real, known, strict=True))
     ours, theirs = (FeatureStatistics.of(collect_features(judge, in_batches(part))) for part in (made, real))
     values = {
@@ -227,29 +243,33 @@ def inpainting(
         colours = [np.broadcast_to(part, (*part.shape[:3], 3)) for part in (made, real)]
         pairs = zip(*(in_batches(part) for part in colours), strict=True)
         values["LPIPS"] = _mean([float(d) for pair in pairs for d in lpips(*map(jnp.asarray, pair))])
-    sheet = pictures.each_before_and_after(real[:SHOWN], known[:SHOWN], made[:SHOWN])
-    return Results(values, calls, hash_images([real]), mask_hash(known), sheet)
+    return values
 
 
 def completed_images(
-    denoiser: AbstractDenoiser, task: Inpainting, how: Steps, images: Images, labels: Labels, known: np.ndarray
+    denoiser: AbstractDenoiser,
+    medium: AbstractMedium,
+    task: Inpainting,
+    how: Steps,
+    images: Images,
+    labels: Labels,
+    known: Known,
 ) -> tuple[Images, int]:
     """The images with their hidden parts made anew, and network calls per image."""
     key, guided, rule = jr.key(how.seed), _guided(denoiser, how), step_rule(how.rule, how.eta)
     calls, parts = how.calls, []
     for start in _progress(len(images)):
         index = np.arange(start, start + BATCH) % len(images)  # the last batch is filled up
-        given, some, seen = jnp.asarray(images[index]), jnp.asarray(labels[index]), jnp.asarray(known[index])
-        given = jnp.where(seen[..., None], given, 0.0)
+        (given, seen), some = medium.given(images[index], known[index]), jnp.asarray(labels[index])
         batch_key = jr.fold_in(key, start)
         if isinstance(task.method, RePaint):
             times = repaint_times(how.steps, task.method.jump_length, task.method.resamplings)
             calls = len(times.before) * how.branches
             made = repaint(batch_key, guided, times, given, seen, some, DDIM(eta=1.0))
         else:
-            told = Task(_plan(task.method, how, *images.shape[1:3]), seen, _trail(task.method))
+            told = Task(_plan(task.method, how, *given.shape[1:3]), seen, _trail(task.method))
             made = sample(batch_key, guided, told, given, some, rule)
-        parts.append(_as_stored(made))
+        parts.append(_as_stored(medium.view.images(made)))
     return np.concatenate(parts)[: len(images)], calls
 
 

@@ -16,6 +16,7 @@ from asyncpatch.runs import open_run
 from experiments.evaluate import evaluation
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import OwnClassifier
+from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import Generation, Inpainting, Steps
 from experiments.parts.tables import Finding
 
@@ -37,8 +38,8 @@ def evaluate_all(rows: Path, settings: Sequence[Setting], seeds: Sequence[int], 
     def wanted(setting: Setting, seed: int) -> Wanted:
         distance = lpips if isinstance(setting.task, Inpainting) else None
         how = dataclasses.replace(setting.how, seed=seed)
-        name = Path(setting.run).name
-        row = evaluation(runs[setting.run], name, rows, setting.task, how, OwnClassifier(), None, distance)
+        name, medium = Path(setting.run).name, PixelMedium(runs[setting.run].experiment)
+        row = evaluation(runs[setting.run], medium, name, rows, setting.task, how, OwnClassifier(), None, distance)
         return dataclasses.replace(row, line=f"{setting.line}, seed {seed}")
 
     found = iter(fill(rows, [wanted(setting, seed) for setting in settings for seed in seeds]))
