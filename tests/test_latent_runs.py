@@ -10,32 +10,39 @@ import pytest
 from PIL import Image
 from toy_latents import AUTOENCODER, save_autoencoder
 
+from asyncpatch.config import from_json, to_json
 from asyncpatch.data import LatentColours, PixelView, latents_of
 from asyncpatch.elbo import EightBit
-from asyncpatch.masks import OfSites, Square, mask_set
+from asyncpatch.masks import OfSites, OneOf, Square, Thin, Wide, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
-from asyncpatch.nn import known_sites
-from asyncpatch.runs import (
-    SamplingConfig,
-    configure,
-    encode_data,
-    latent_view,
-    open_autoencoder,
-    open_run,
-    train_run,
-)
-from asyncpatch.timesteps import AsyncPatch
-from asyncpatch.train import RunConfig
+from asyncpatch.nn import known_sites, supervised_inpainter
+from asyncpatch.runs import configure, encode_data, open_autoencoder, open_run
+from asyncpatch.timesteps import AsyncPatch, Masked
+from experiments import latent
 from experiments.evaluate import evaluate
 from experiments.likelihood import likelihood
 from experiments.parts.bounds import Effort, Ends, open_model
 from experiments.parts.judges import OwnClassifier, read_images
+from experiments.parts.law_table import MASKS
 from experiments.parts.medium import AS_DECODED, medium_of
-from experiments.parts.rows import Generation, Inpainting, RePaint, Steps
+from experiments.parts.rows import Inpainting, RePaint, Steps, read_rows
 from experiments.parts.scores import completed_images
+from experiments.parts.tables import task_name
+from experiments.timestep_sampling import Judging
 
 COUNT = 8
 FEW = Steps(steps=2)
+TINY = dataclasses.replace(
+    latent.SCALES["miniature"],
+    preset="digits",
+    side=4,
+    steps=1,
+    batch_size=8,
+    generated=COUNT,
+    completed=COUNT,
+    generating=FEW,
+    completing=FEW,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +56,35 @@ def opened(autoencoder):
 
 
 @pytest.fixture(scope="module")
-def latents(opened, tmp_path_factory):
-    return tmp_path_factory.mktemp("latents"), *encode_data(tmp_path_factory.getbasetemp() / "encoded", opened)
-
-
-@pytest.fixture(scope="module")
-def experiment(latents):
-    _, training, held_out = latents
-    whole = configure(training, "digits", AsyncPatch((1, 2)), held_out=held_out, batch_size=8)
-    return dataclasses.replace(whole, network=dataclasses.replace(whole.network, base=8, head=8))
-
-
-@pytest.fixture(scope="module")
-def run(experiment, opened, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    view = latent_view(opened, experiment)
-    sampling = SamplingConfig(steps=2, guidance=1.0, patch=2)
-    train_run(folder, experiment, RunConfig(steps=1, validation_batches=1), sampling=sampling, view=view)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def judge(opened, tmp_path_factory) -> OwnClassifier:
     file = tmp_path_factory.mktemp("judge") / "classifier.npz"
     images, labels = read_images(opened.experiment, opened.experiment.data.source)
     save_classifier(file, train_classifier(images, labels, 10, seed=0, steps=2))
     return OwnClassifier(file)
+
+
+@pytest.fixture(scope="module")
+def tables(autoencoder, judge, tmp_path_factory) -> Path:
+    """A folder that `experiments.latent` has filled for one network."""
+    folder = tmp_path_factory.mktemp("tables")
+    page = latent.main(folder, autoencoder, network="async-patch", seed=0, judging=Judging(judge), scale=TINY)
+    assert page == folder / "report" / "index.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tables) -> Path:
+    return tables / "async-patch-0"
+
+
+@pytest.fixture(scope="module")
+def latents(tables, opened):
+    return encode_data(tables / f"latents-{opened.fingerprint[:12]}", opened)
+
+
+@pytest.fixture(scope="module")
+def experiment(latents, opened):
+    return latent.configuration(TINY, latents, opened, "async-patch", 0)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +115,10 @@ def test_without_the_autoencoder_latents_are_shown_as_colours():
 
 
 def test_latents_are_encoded_once_and_held_out_ones_scaled_as_the_others(latents, opened):
-    _, training, held_out = latents
+    training, held_out = latents
     folder = Path(training.folder).parent
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert encode_data(folder, opened) == (training, held_out)
+    assert encode_data(folder, opened) == latents
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert held_out.scale == training.scale
     assert latents_of(training) is training
@@ -117,22 +127,47 @@ def test_latents_are_encoded_once_and_held_out_ones_scaled_as_the_others(latents
 # --- Evaluation
 
 
-def test_rows_are_of_pixels_and_name_the_autoencoder(run, autoencoder, opened, judge, given, tmp_path):
-    rows = tmp_path / "rows.jsonl"
-    generated, completed, repainted = (
-        evaluate(run, rows, task, FEW, judge, autoencoder=autoencoder)
-        for task in (Generation(COUNT), Inpainting(Square(), COUNT), Inpainting(Square(), COUNT, method=RePaint(1, 1)))
-    )
-    for row in (generated, completed, repainted):
+def test_rows_are_of_pixels_and_name_the_autoencoder(tables, opened, given):
+    rows = read_rows(tables / "rows.jsonl")
+    names = {"FD-classifier", "PSNR", "SSIM"}
+    assert [task_name(row) for row in rows] == ["generation", *2 * [f"inpainting, {family}" for family in MASKS]]
+    for row in rows:
         assert row["autoencoder"] == opened.fingerprint
         assert row["data_hash"] == hash_images([given[0]])
+        assert (tables / row["grid"]).is_file()
         assert all(np.isfinite(value["value"]) for value in row["values"].values())
-    names = {"FD-classifier", "PSNR", "SSIM"}
-    both = names | {name + AS_DECODED for name in names}
-    assert completed["values"].keys() == repainted["values"].keys() == both
-    assert completed["values"]["PSNR"] == completed["values"]["PSNR" + AS_DECODED], "it is of hidden pixels"
-    distances = [completed["values"]["FD-classifier" + form]["value"] for form in ("", AS_DECODED)]
-    assert distances[0] < distances[1], "a random autoencoder gives nothing back"
+    for row in rows[1:]:
+        assert row["values"].keys() == names | {name + AS_DECODED for name in names}
+        assert row["values"]["PSNR"] == row["values"]["PSNR" + AS_DECODED], "it is of hidden pixels"
+    square = rows[1]["values"]
+    assert square["FD-classifier"]["value"] < square["FD-classifier" + AS_DECODED]["value"], "the weights are random"
+
+
+def test_the_report_says_what_the_autoencoder_alone_does(tables, opened):
+    (alone,) = read_rows(tables / "autoencoder.jsonl")
+    assert alone["autoencoder"] == opened.fingerprint
+    says = (tables / "report" / "report.md").read_text()
+    assert "The autoencoder alone" in says
+    assert f"{alone['values']['PSNR']['value']:.4g}" in says
+
+
+def test_repaint_completes_latents_too(run, autoencoder, judge, tmp_path):
+    task = Inpainting(Square(), COUNT, method=RePaint(1, 1))
+    row = evaluate(run, tmp_path / "rows.jsonl", task, FEW, judge, autoencoder=autoencoder)
+    assert all(np.isfinite(value["value"]) for value in row["values"].values())
+
+
+def test_the_supervised_network_is_told_known_sites_and_never_sees_extrema(latents, opened, experiment):
+    supervised = latent.configuration(TINY, latents, opened, "supervised", 0)
+    assert supervised.network == supervised_inpainter(experiment.network)
+    assert supervised.timesteps == Masked(OfSites(OneOf((Square(), Thin(), Wide())), AUTOENCODER.factor))
+    assert from_json(to_json(supervised)) == supervised
+    assert {type(task).__name__ for task, _ in latent.tasks(TINY, "supervised", 0)} == {"Inpainting"}
+
+
+def test_an_autoencoder_of_another_size_is_refused(latents, opened):
+    with pytest.raises(ValueError, match="for 16x16 latent sites, this autoencoder gives 4x4"):
+        latent.configuration(dataclasses.replace(TINY, side=16), latents, opened, "synchronous", 0)
 
 
 def test_known_pixels_are_given_back_to_the_bit_and_hidden_ones_are_not_read(run, opened, given):
@@ -178,7 +213,7 @@ def test_another_autoencoder_is_refused(experiment, latents, tmp_path):
     with pytest.raises(ValueError, match=r"on latents of the autoencoder .* got .* give the folder"):
         medium_of(experiment, other)
     with pytest.raises(ValueError, match="were made by the autoencoder"):
-        encode_data(Path(latents[1].folder).parent, other)
+        encode_data(Path(latents[0].folder).parent, other)
 
 
 def test_latents_are_not_judged_without_their_autoencoder_nor_pixels_with_one(experiment, opened):
@@ -199,7 +234,7 @@ def test_latents_of_other_images_are_refused(experiment, opened):
 @pytest.mark.parametrize(("wish", "named"), [({"flip": True}, "RandomFlip"), ({"pad_to": 8}, "PadTo")])
 def test_latents_are_not_flipped_or_padded(latents, wish, named):
     with pytest.raises(ValueError, match=f"{named} changes pixels, and these records are latents"):
-        configure(latents[1], "digits", AsyncPatch((1, 2)), **wish)
+        configure(latents[0], "digits", AsyncPatch((1, 2)), **wish)
 
 
 # --- The bound

@@ -17,7 +17,7 @@ from asyncpatch.timesteps import (
     Perlin,
     Synchronous,
 )
-from asyncpatch.train import OptimizerConfig
+from asyncpatch.train import AbstractOptimizerConfig, OptimizerConfig
 from experiments.parts.rows import Steps
 
 Preset = Literal["miniature", "miniature-long", "paper"]
@@ -51,7 +51,7 @@ class Scale:
     steps: int
     batch_size: int
     ema_decay: float
-    optimizer: OptimizerConfig
+    optimizer: AbstractOptimizerConfig
     generated: int
     completed: int
     generating: Steps
