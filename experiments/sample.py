@@ -6,6 +6,7 @@
     python -m experiments.sample fashion out --image a.png --strength 0.6                  # image to image
     python -m experiments.sample fashion out --image a.png --strength s.png                # a strength per pixel
     python -m experiments.sample fashion out --image a.png --canvas 48 64                  # beyond its border
+    python -m experiments.sample runs/latent/async-patch-0 out --autoencoder runs/autoencoder   # of latents
     python -m experiments.sample runs/texture/run out --exemplar a.png --canvas 96 96      # its texture, outwards
 
 Half a minute on two cores; `--sampling.input-guidance 1` makes what is new agree more with what is given. A mask has
@@ -24,8 +25,9 @@ from typing import Annotated
 import jax
 import tyro
 
+from asyncpatch.data import latents_of
 from asyncpatch.ranges import check_counts
-from asyncpatch.runs import SamplingConfig, open_run
+from asyncpatch.runs import SamplingConfig, latent_view, open_autoencoder, open_run, usual_view
 from asyncpatch.sharding import on_every_device
 from experiments.parts.asked import Own, asked
 from experiments.parts.command import run_command
@@ -41,6 +43,7 @@ def main(
     head: Path | None = None,
     labels: tuple[int, ...] = (),
     count: int = 32,
+    autoencoder: Path | None = None,
     step: int | None = None,
 ) -> None:
     """Sample from RUN; write to folder OUTPUT a sheet a task, the times as they fall, and each image at its own size.
@@ -54,11 +57,18 @@ def main(
         labels: classes to make, over and over, and -1 for no class. If not given: every class in turn, the class of a
             held-out image that is completed, and none for an image of yours.
         count: how many images of each task.
+        autoencoder: of a run on latents, the folder of the autoencoder that made them, which decodes; if not given,
+            latents are drawn as colours.
         step: the checkpoint to open; the newest that is whole if not given.
     """
     check_counts(count=count)
     opened = open_run(run, step)
     opened = dataclasses.replace(opened, denoiser=on_every_device(opened.denoiser))
+    view = usual_view(opened.experiment)
+    if autoencoder is not None:
+        view = latent_view(open_autoencoder(autoencoder), opened.experiment)
+    if latents_of(opened.experiment.data.source) is not None and (own.image is not None or own.exemplar is not None):
+        raise ValueError("an image of yours is taken by runs on pixels alone; leave it out, or give a run on pixels")
     wanted = asked(opened, own, sampling, labels, count, head)
     records = draw_tasks(
         output,
@@ -69,6 +79,7 @@ def main(
         wanted.made_labels,
         wanted.given_labels,
         singles=output,
+        view=view,
     )
     if jax.process_index() > 0:
         return

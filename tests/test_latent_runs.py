@@ -16,11 +16,12 @@ from asyncpatch.elbo import EightBit
 from asyncpatch.masks import OfSites, OneOf, Square, Thin, Wide, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
 from asyncpatch.nn import known_sites, supervised_inpainter
-from asyncpatch.runs import configure, encode_data, open_autoencoder, open_run
+from asyncpatch.runs import Examples, SamplingConfig, configure, encode_data, open_autoencoder, open_run, write_file
 from asyncpatch.timesteps import AsyncPatch, Masked
 from experiments import latent
 from experiments.evaluate import evaluate
 from experiments.likelihood import likelihood
+from experiments.parts.asked import Own
 from experiments.parts.bounds import Effort, Ends, open_model
 from experiments.parts.judges import OwnClassifier, read_images
 from experiments.parts.law_table import MASKS
@@ -28,6 +29,7 @@ from experiments.parts.medium import AS_DECODED, medium_of
 from experiments.parts.rows import Inpainting, RePaint, Steps, read_rows
 from experiments.parts.scores import completed_images
 from experiments.parts.tables import task_name
+from experiments.sample import main as sample
 from experiments.timestep_sampling import Judging
 
 COUNT = 8
@@ -203,6 +205,22 @@ def test_a_law_of_sites_is_that_of_pixels():
     law = Square()
     key = jr.key(3)
     assert np.array_equal(OfSites(law, 2)(key, 4, 4), known_sites(law(jr.clone(key), 8, 8), 2))
+
+
+def test_samples_are_decoded_and_regions_of_sites_shown_on_their_pixels(run, autoencoder, tmp_path):
+    few = SamplingConfig(steps=2, guidance=1.0, patch=2)
+    sample(str(run), tmp_path, few, count=2, autoencoder=autoencoder)
+    (first, second) = sorted((tmp_path / "inpainting").glob("*.png"))
+    assert Image.open(first).size == Image.open(second).size == (8, 8)
+    with pytest.raises(ValueError, match="runs on pixels alone"):
+        sample(str(run), tmp_path, few, Own(image=first, mask=first), autoencoder=autoencoder)
+
+
+def test_a_file_takes_no_latents_for_examples(run, tmp_path):
+    opened = open_run(run)
+    examples = Examples(jnp.zeros((1, 4, 4, 2)), jnp.zeros(1, jnp.int32))
+    with pytest.raises(ValueError, match="the run is on latents; leave the examples out"):
+        write_file(dataclasses.replace(opened, examples=examples), tmp_path / "run.safetensors")
 
 
 # --- What is refused

@@ -19,6 +19,7 @@ from asyncpatch.runs.experiment import open_images as open_images
 from asyncpatch.runs.file import write_file as write_file
 from asyncpatch.runs.latents import encode_data as encode_data
 from asyncpatch.runs.latents import latent_view as latent_view
+from asyncpatch.runs.latents import usual_view as usual_view
 from asyncpatch.runs.opened import Examples as Examples
 from asyncpatch.runs.opened import Run as Run
 from asyncpatch.runs.opening import open_run as open_run

@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 
 from asyncpatch.config import ConfigError, from_json, to_json
-from asyncpatch.data import to_float, to_uint8
+from asyncpatch.data import latents_of, to_float, to_uint8
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.opened import Examples, Run, no_examples
 from asyncpatch.runs.sealed import FileFormatError, Form, arrays_in, check_weights, filled, named, stored_as
@@ -34,10 +34,13 @@ EXAMPLE_IMAGES, EXAMPLE_LABELS = "examples.image", "examples.label"
 def write_file(run: Run, path: Path, stored: Literal["float32", "float16"] = "float32") -> Path:
     """Write a run as one file, whole or not at all. float16 halves it, for a relative rounding of 5e-4.
 
-    Raises `ValueError` for weights that are not finite in the type they are stored in.
+    Raises `ValueError` for weights that are not finite in the type they are stored in, and for examples of a run on
+    latents, which a file holds in 8 bits.
     """
     arrays = stored_as(run.denoiser, stored)
     if len(run.examples.label):
+        if latents_of(run.experiment.data.source) is not None:
+            raise ValueError("examples are kept as 8-bit images, and the run is on latents; leave the examples out")
         image, label = np.asarray(run.examples.image), np.asarray(run.examples.label)
         arrays |= {EXAMPLE_IMAGES: to_uint8(image), EXAMPLE_LABELS: label}
     record = {

@@ -13,7 +13,17 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from asyncpatch.data import Encoder, Latents, LatentView, latents_in, latents_of, write_latents
+from asyncpatch.data import (
+    AbstractView,
+    Encoder,
+    LatentColours,
+    Latents,
+    LatentView,
+    PixelView,
+    latents_in,
+    latents_of,
+    write_latents,
+)
 from asyncpatch.data.latents import DIGITS_SHOWN
 from asyncpatch.nn import Autoencoder
 from asyncpatch.runs.autoencoder import OpenedAutoencoder
@@ -62,6 +72,11 @@ def encode_data(
     held_out = dataclasses.replace(training, folder=str(folder / HELD_OUT))
     held_out.open()
     return training, held_out
+
+
+def usual_view(experiment: Experiment) -> AbstractView:
+    """How a run is seen with nothing else at hand: its pixels, or its latents as colours."""
+    return PixelView() if latents_of(experiment.data.source) is None else LatentColours()
 
 
 def latent_view(opened: OpenedAutoencoder, experiment: Experiment) -> LatentView:

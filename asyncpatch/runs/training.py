@@ -14,13 +14,10 @@ from asyncpatch.data import (
     AbstractTransform,
     AbstractView,
     Batches,
-    LatentColours,
     PadTo,
-    PixelView,
     RandomFlip,
     check_transforms,
     hold_out,
-    latents_of,
     open_once,
 )
 from asyncpatch.losses import AbstractWeighting, SiD2
@@ -30,6 +27,7 @@ from asyncpatch.places import Place, place, writable_folder
 from asyncpatch.ranges import check_counts, check_number
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, Experiment, check_batch_size, open_batches
+from asyncpatch.runs.latents import usual_view
 from asyncpatch.runs.recipes import recipe
 from asyncpatch.runs.rehearsal import rehearse_sampling, rehearse_training
 from asyncpatch.runs.sampling import SamplingConfig, four_tasks, labels_in_turn, run_task
@@ -184,7 +182,7 @@ def draw_grids(
     pictures cannot be written to `folder`.
     """
     folder = writable_folder(folder)
-    view = view or (PixelView() if latents_of(experiment.data.source) is None else LatentColours())
+    view = view or usual_view(experiment)
     height, width, _ = experiment.data.shape
     tasks = four_tasks(config, height, width)
     labelled = experiment.network.num_classes > 0

@@ -6,14 +6,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 from PIL import Image as Pillow
 
 from asyncpatch import pictures
-from asyncpatch.data import to_uint8
+from asyncpatch.data import AbstractView, PixelView, to_uint8
 from asyncpatch.plans import FixedPlan, Task
 from asyncpatch.process import AbstractDenoiser
-from asyncpatch.runs import SamplingConfig, as_numpy, labels_in_turn, run_task
+from asyncpatch.runs import SamplingConfig, labels_in_turn, run_task
 from asyncpatch.shapes import NULL_LABEL
 
 
@@ -63,14 +63,18 @@ def draw_tasks(
     given_labels: Int[Array, " batch"],
     columns: int = 8,
     singles: Path | None = None,
+    view: AbstractView | None = None,
 ) -> dict[str, dict]:
     """Run each task; write its grid, its time-field strip and the animation of it. Returns a record a task: files,
     seconds, labels.
 
     Tasks that read pixels of `image` take `given_labels`; the others make `made_labels`. Below the folder `singles`, if
-    it is given, every image goes into a file of its own, pixel for pixel, in a folder named after its task.
+    it is given, every image goes into a file of its own, pixel for pixel, in a folder named after its task. What is not
+    pixels is shown through `view`, and times and regions of its tokens on all pixels of each.
     """
     output.mkdir(parents=True, exist_ok=True)
+    view = view or PixelView()
+    given = _seen(view, image)
     records = {}
     for name, task in tasks.items():
         begins = task.plan.times[0] if isinstance(task.plan, FixedPlan) else jnp.ones(image.shape[1:3])
@@ -78,24 +82,25 @@ def draw_tasks(
         labels = given_labels if knows or softly else made_labels
         start = time.monotonic()
         samples, history = run_task(denoiser, task, config, image, labels, FRAMES)
-        made = as_numpy(samples)
+        made = _seen(view, samples)
         if jax.process_index() > 0:  # it has made its share; the first process draws
             continue
         seconds = time.monotonic() - start
         shown = slice(0, columns)
         if knows:
-            sheet = pictures.before_and_after(np.asarray(image)[shown], np.asarray(task.known), made[shown])
+            sheet = pictures.before_and_after(given[shown], _on_pixels(task.known, made), made[shown])
         elif softly:
-            sheet = pictures.by_strength(np.asarray(image)[shown], np.asarray(begins), made[shown])
+            sheet = pictures.by_strength(given[shown], _on_pixels(begins, made), made[shown])
         else:
             sheet = pictures.grid(made, columns)
         grid = pictures.save(sheet, output / f"{name}.png")
-        times, noisy, data = np.asarray(history.times[:MOVING]), *map(as_numpy, (history.noisy, history.data))
+        times = _on_pixels(history.times[:MOVING], made)
+        noisy, data = (_seen(view, part[:MOVING]) for part in (history.noisy, history.data))
         picks = np.linspace(0, times.shape[1] - 1, min(STRIP, times.shape[1])).round().astype(int)
         strip = pictures.save(
             pictures.strip(times[0, picks], noisy[0, picks], data[0, picks], made[0]), output / f"{name}_times.png"
         )
-        moments = pictures.moments(times, noisy[:MOVING], data[:MOVING], made[:MOVING])
+        moments = pictures.moments(times, noisy, data, made[:MOVING])
         moving = pictures.animate(moments, output / f"{name}.webp")
         records[name] = {
             "grid": grid.name,
@@ -111,3 +116,15 @@ def draw_tasks(
             records[name]["files"] = write_each(singles / name, made)
         print(f"{name}: {len(made)} images in {seconds:.1f} s -> {grid}", flush=True)
     return records
+
+
+def _seen(view: AbstractView, made: Float[Array, "*batch rows cols features"]) -> np.ndarray:
+    """Images on the host, whatever axes come before theirs."""
+    images = jax.device_get(view.images(made.reshape(-1, *made.shape[-3:])))
+    return images.reshape(*made.shape[:-3], *images.shape[1:])
+
+
+def _on_pixels(field: Shaped[Array, "*batch rows cols"], images: np.ndarray) -> np.ndarray:
+    """A field of tokens on all pixels that each of them stands for."""
+    rows, cols = images.shape[1] // field.shape[-2], images.shape[2] // field.shape[-1]
+    return np.repeat(np.repeat(np.asarray(field), rows, axis=-2), cols, axis=-1)
