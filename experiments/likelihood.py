@@ -21,7 +21,7 @@ from typing import Annotated
 
 import tyro
 
-from asyncpatch.elbo import Evaluation
+from asyncpatch.elbo import Continuous, Evaluation
 from asyncpatch.paths import (
     AbstractPathLaw,
     AnyOrder,
@@ -112,7 +112,9 @@ def likelihood(
     seconds = time.monotonic() - begun
 
     count = len(model.images)
+    bounded = "latents, as a density" if isinstance(model.decoder, Continuous) else "images"
     results = {
+        "bounded": bounded,
         "images": count,
         "calls_an_image": effort.calls,
         "calls": effort.calls * count * len(rows),
@@ -122,7 +124,7 @@ def likelihood(
     arguments = {"laws": laws, "patch": patch, "patch_sizes": patch_sizes, "ends": ends, "effort": effort}
     write_record(output, "likelihood", "python -m experiments.likelihood", arguments, results, experiment)
     (output / "table.md").write_text(as_table(rows), encoding="utf-8")
-    title = f"Likelihood bound of {count} held-out images, {effort.calls} network calls an image and law"
+    title = f"Likelihood bound of {count} held-out {bounded}, {effort.calls} network calls an image and law"
     draw_comparison(rows, title, output / "likelihood.png")
     print(f"\n{as_table(rows)}\n{seconds:.0f} s; numbers and picture are in {output}", flush=True)
     return rows

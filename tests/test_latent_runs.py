@@ -1,6 +1,7 @@
 """A run on latents from its autoencoder to rows of evaluation, its bound, and what is refused on the way."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -262,6 +263,7 @@ def test_the_bound_is_on_a_density_of_latents(run, tmp_path):
     rows = likelihood(run, tmp_path, ("synchronous", "window"), 2, (1, 2), 4, Ends(), Effort(points=2))
     assert [row.law for row in rows] == ["synchronous", "window"]
     assert all(np.isfinite(row.bits) for row in rows)
+    assert json.loads((tmp_path / "likelihood.json").read_text())["bounded"] == "latents, as a density"
     _, model = open_model(run, Ends(), 4)
     with pytest.raises(ValueError, match="no 8-bit values"):
         EightBit().check(model.images)

@@ -42,5 +42,5 @@ def save_autoencoder(folder: Path, seed: int = 0) -> Path:
 
     state = dataclasses.replace(state, ema=moved(state.ema, jr.key(seed)))
     with Checkpoints(folder, RunConfig(steps=1)) as checkpoints:
-        checkpoints.save(jax.block_until_ready(state), to_json(experiment), None)
+        checkpoints.save(jax.block_until_ready(state), to_json(experiment), {})
     return folder

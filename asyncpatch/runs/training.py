@@ -139,9 +139,9 @@ def train_run(
 
     With `sampling`, the four ways of sampling are drawn every `config.sample_every` steps and at the end, as `view`
     shows them: if it is not given, latents are shown as colours (`latent_view` decodes them). With `evaluation`, its
-    figure is measured, and the best checkpoints are kept by it. `traced` steps are traced. What can be known to go wrong
-    is raised before anything is computed; what goes wrong later with pictures or validation is logged, and does not end
-    the run.
+    figure is measured, and the best checkpoints are kept by it. `traced` steps are traced. What can be known to go
+    wrong is raised before anything is computed; what goes wrong later with pictures or validation is logged, and does
+    not end the run.
     """
     check_number("workers", workers, lambda count: count >= 0, "at least 0")
     check_number("traced", traced, lambda count: count >= 0, "at least 0")

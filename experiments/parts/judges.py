@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Shaped
 
 from asyncpatch.config import to_json
 from asyncpatch.data import AbstractSource
@@ -80,8 +81,8 @@ def read_images(experiment: OfPixels, source: AbstractSource, count: int | None 
     return np.concatenate(images), np.concatenate(labels)
 
 
-def in_batches(images: Images) -> Iterator[Images]:
-    """An array of images, a batch at a time."""
+def in_batches(images: Shaped[np.ndarray, "images *rest"]) -> Iterator[Shaped[np.ndarray, "images *rest"]]:
+    """An array of images, or of what belongs to each, a batch at a time."""
     return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from asyncpatch.data import AbstractView, LatentView, PixelView, give_back, latents_of, open_once
 from asyncpatch.nn import Autoencoder, known_sites
 from asyncpatch.runs import AutoencoderExperiment, Experiment, OpenedAutoencoder, latent_view
-from experiments.parts.judges import Images
+from experiments.parts.judges import Images, in_batches
 
 Known = Bool[np.ndarray, "images height width"]
 Tokens = Float[Array, "images rows cols features"]
@@ -108,7 +108,9 @@ class LatentMedium(AbstractMedium):
 
     def forms(self, made: Images, images: Images, known: Known) -> dict[str, Images]:
         """With the known pixels of the images given back, to the bit, and as the decoder gives them."""
-        return {"": np.asarray(give_back(jnp.asarray(made), jnp.asarray(images), jnp.asarray(known))), AS_DECODED: made}
+        parts = zip(*(in_batches(part) for part in (made, images, known)), strict=True)
+        given_back = [np.asarray(give_back(*map(jnp.asarray, part))) for part in parts]
+        return {"": np.concatenate(given_back), AS_DECODED: made}
 
     def settings(self) -> dict:
         return {"autoencoder": self.opened.fingerprint}
