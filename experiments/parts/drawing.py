@@ -88,7 +88,7 @@ def draw_tasks(
         seconds = time.monotonic() - start
         shown = slice(0, columns)
         if knows:
-            sheet = pictures.before_and_after(given[shown], _on_pixels(task.known, made), made[shown])
+            sheet = pictures.before_and_after(given[shown], _on_pixels(np.asarray(task.known), made), made[shown])
         elif softly:
             sheet = pictures.by_strength(given[shown], _on_pixels(begins, made), made[shown])
         else:
@@ -124,7 +124,7 @@ def _seen(view: AbstractView, made: Float[Array, "*batch rows cols features"]) -
     return images.reshape(*made.shape[:-3], *images.shape[1:])
 
 
-def _on_pixels(field: Shaped[Array, "*batch rows cols"], images: np.ndarray) -> np.ndarray:
+def _on_pixels(field: Shaped[np.ndarray | Array, "*batch rows cols"], images: np.ndarray) -> np.ndarray:
     """A field of tokens on all pixels that each of them stands for."""
     rows, cols = images.shape[1] // field.shape[-2], images.shape[2] // field.shape[-1]
     return np.repeat(np.repeat(np.asarray(field), rows, axis=-2), cols, axis=-1)
