@@ -42,6 +42,7 @@ from asyncpatch.runs import (
     recipe,
     train_run,
 )
+from asyncpatch.sharding import on_every_device
 from asyncpatch.timesteps import AsyncPatch, Masked, Synchronous
 from asyncpatch.train import RunConfig
 from experiments.evaluate import evaluation
@@ -139,7 +140,9 @@ def tasks(scale: Scale, name: str, seed: int) -> list[tuple[Generation | Inpaint
     return found
 
 
-def fill_rows(folder: Path, experiment: Experiment, medium: AbstractMedium, scale: Scale, name: str, by: Judging):
+def fill_rows(
+    folder: Path, experiment: Experiment, medium: AbstractMedium, scale: Scale, name: str, by: Judging
+) -> None:
     """Train one network, or go on, and evaluate it on every task."""
     seed = experiment.training.seed
     asked = tasks(scale, name, seed)
@@ -151,6 +154,7 @@ def fill_rows(folder: Path, experiment: Experiment, medium: AbstractMedium, scal
     )
     train_run(trained, experiment, settings, sampling=SamplingConfig(guidance=1.0), view=medium.view)
     run, rows = open_run(trained), folder / "rows.jsonl"
+    run = dataclasses.replace(run, denoiser=on_every_device(run.denoiser))
 
     def wanted(task: Generation | Inpainting, how: Steps) -> Wanted:
         generating = isinstance(task, Generation)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 
 from asyncpatch.data import (
@@ -51,7 +53,7 @@ def encode_data(
 ) -> tuple[Latents, Latents]:
     """The latents of the images that an autoencoder was trained on, and of those that it was not, from `folder`.
 
-    What `folder` does not hold is encoded first, whole images without flips. Held-out latents are scaled as the others
+    What `folder` does not hold is encoded first, by one process: whole images without flips. Held-out latents are scaled as the others
     are. Raises `ValueError` if those that it holds are of another autoencoder, and if its images are transformed.
     """
     data = opened.experiment.data
@@ -65,9 +67,11 @@ def encode_data(
         return opened.autoencoder.encode(image, jnp.ones(image.shape[:2], bool))
 
     for name, source in ((TRAINING, data.source), (HELD_OUT, data.held_out)):
-        if not (folder / name).exists():
+        if jax.process_index() == 0 and not (folder / name).exists():
             print(f"encoding images for {folder / name}", flush=True)
             write_latents(source, Encoder(encode, opened.fingerprint), folder / name, stored)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the first process has encoded the images")
     training = latents_in(folder / TRAINING, opened.fingerprint)
     held_out = dataclasses.replace(training, folder=str(folder / HELD_OUT))
     held_out.open()
