@@ -53,8 +53,9 @@ def encode_data(
 ) -> tuple[Latents, Latents]:
     """The latents of the images that an autoencoder was trained on, and of those that it was not, from `folder`.
 
-    What `folder` does not hold is encoded first, by one process: whole images without flips. Held-out latents are scaled as the others
-    are. Raises `ValueError` if those that it holds are of another autoencoder, and if its images are transformed.
+    What `folder` does not hold is encoded first, by one process: whole images without flips. Held-out latents are
+    scaled as the others are. Raises `ValueError` if those that it holds are of another autoencoder, and if its images
+    are transformed.
     """
     data = opened.experiment.data
     if data.transforms:
