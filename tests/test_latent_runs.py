@@ -246,7 +246,7 @@ def test_latents_are_not_judged_without_their_autoencoder_nor_pixels_with_one(ex
 
 def test_latents_of_other_images_are_refused(experiment, opened):
     swapped = dataclasses.replace(experiment.data, held_out=experiment.data.source)
-    with pytest.raises(ValueError, match="60 latents in its data's held_out, the autoencoder 30 images"):
+    with pytest.raises(ValueError, match="150 latents in its data's held_out, the autoencoder 30 images"):
         medium_of(dataclasses.replace(experiment, data=swapped), opened)
 
 

@@ -15,7 +15,7 @@ from asyncpatch.runs import AutoencoderExperiment, configure_autoencoder
 from asyncpatch.train import RunConfig, init_state, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
 
-TRAINING, HELD_OUT = Folds(Digits(), 60, (1, 2)), Folds(Digits(), 60, (0,))
+TRAINING, HELD_OUT = Folds(Digits(), 60, (1, 2, 3, 4, 5)), Folds(Digits(), 60, (0,))
 AUTOENCODER = AutoencoderConfig(
     channels=1, encoder=Stages((4, 6), (1, 0)), decoder=Stages((4, 6), (0, 1)), latent_channels=2, codes=64
 )
