@@ -16,9 +16,19 @@ from asyncpatch.data import LatentColours, PixelView, latents_of
 from asyncpatch.elbo import EightBit
 from asyncpatch.masks import OfSites, OneOf, Square, Thin, Wide, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
-from asyncpatch.nn import known_sites, supervised_inpainter
-from asyncpatch.runs import Examples, SamplingConfig, configure, encode_data, open_autoencoder, open_run, write_file
+from asyncpatch.nn import PRESETS, LeanUNetConfig, known_sites, supervised_inpainter
+from asyncpatch.runs import (
+    RECIPES,
+    Examples,
+    SamplingConfig,
+    configure,
+    encode_data,
+    open_autoencoder,
+    open_run,
+    write_file,
+)
 from asyncpatch.timesteps import AsyncPatch, Masked
+from asyncpatch.train import OptimizerConfig
 from experiments import latent
 from experiments.evaluate import evaluate
 from experiments.likelihood import likelihood
@@ -37,15 +47,25 @@ COUNT = 8
 FEW = Steps(steps=2)
 TINY = dataclasses.replace(
     latent.SCALES["miniature"],
-    preset="digits",
+    preset="tiny",
     side=4,
     steps=1,
     batch_size=8,
+    optimizer=OptimizerConfig(),
     generated=COUNT,
     completed=COUNT,
     generating=FEW,
     completing=FEW,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    """A preset whose programs compile quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", LeanUNetConfig(2, 10, widths=(8, 16), blocks=(1,), head=8, embedding=8))
+        patch.setitem(RECIPES, "tiny", RECIPES["digits"])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +117,11 @@ def given(opened):
     return images, labels, mask_set(Square(), COUNT, 8, 8, 0)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
 # --- The run
 
 
@@ -107,7 +132,7 @@ def test_a_site_is_a_token_and_pictures_are_of_pixels(run, experiment):
     (sheet,) = (run / "samples").glob("*.png")
     pixels, gap, columns, rows = 8, 2, 8, 4
     wide, high = (count * (pixels + gap) + gap for count in (columns, rows))
-    width, height = Image.open(sheet).size
+    width, height = size_of(sheet)
     assert width * high == height * wide
     assert width % wide == 0
 
@@ -211,8 +236,8 @@ def test_a_law_of_sites_is_that_of_pixels():
 def test_samples_are_decoded_and_regions_of_sites_shown_on_their_pixels(run, autoencoder, tmp_path):
     few = SamplingConfig(steps=2, guidance=1.0, patch=2)
     sample(str(run), tmp_path, few, count=2, autoencoder=autoencoder)
-    (first, second) = sorted((tmp_path / "inpainting").glob("*.png"))
-    assert Image.open(first).size == Image.open(second).size == (8, 8)
+    first, second = sorted((tmp_path / "inpainting").glob("*.png"))
+    assert size_of(first) == size_of(second) == (8, 8)
     with pytest.raises(ValueError, match="runs on pixels alone"):
         sample(str(run), tmp_path, few, Own(image=first, mask=first), autoencoder=autoencoder)
 
