@@ -23,6 +23,7 @@ from asyncpatch.process import AbstractDenoiser, Prediction, corrupt, noise_furt
 from asyncpatch.sampling.base import AbstractStepRule
 from asyncpatch.sampling.check import check_inputs
 from asyncpatch.sampling.faults import Fault, fault_at_start, not_finite, raise_fault
+from asyncpatch.sampling.spread import run_spread
 from asyncpatch.shapes import Image, Known, Label, TimeField
 
 
@@ -71,21 +72,26 @@ def repaint(
     Raises `ValueError` or `TypeError` for inputs that do not fit, and `SamplingError` for images that are not finite.
     """
     check_inputs(denoiser, Task(synchronous(1, *image.shape[1:3]), known), image, label, None)
-    images, faults = _batch(key, denoiser, times, image, jnp.broadcast_to(known, image.shape[:3]), label, rule)
+    unused_trail = jnp.zeros(())
+    inputs = (key, denoiser, times, unused_trail, jnp.broadcast_to(known, image.shape[:3]), image, label, rule)
+    images, faults = run_spread(_batch, None, inputs)
     raise_fault(faults, len(times.before))
     return images
 
 
 @eqx.filter_jit
 def _batch(
+    _: None,
     key: PRNGKeyArray,
     denoiser: AbstractDenoiser,
     times: RePaintTimes,
+    trail: Float[Array, ""],
+    known: Bool[Array, "batch height width"],
     image: Float[Array, "batch height width channel"],
     *inputs: object,
 ) -> tuple[Float[Array, "batch height width channel"], Fault]:
     fill = eqx.filter_vmap(_fill, in_axes=(0, None, None, 0, 0, 0, None))
-    return fill(jr.split(key, image.shape[0]), denoiser, times, image, *inputs)
+    return fill(jr.split(key, image.shape[0]), denoiser, times, image, known, *inputs)
 
 
 def _fill(
