@@ -152,7 +152,8 @@ def fill_rows(
     settings = RunConfig(
         steps=scale.steps, log_every=20, sample_every=scale.steps, checkpoint_every=max(1, scale.steps // 3)
     )
-    train_run(trained, experiment, settings, sampling=SamplingConfig(guidance=1.0), view=medium.view)
+    sampling = SamplingConfig(steps=scale.generating.steps, guidance=1.0)
+    train_run(trained, experiment, settings, sampling=sampling, view=medium.view)
     run, rows = open_run(trained), folder / "rows.jsonl"
     run = dataclasses.replace(run, denoiser=on_every_device(run.denoiser))
 

@@ -234,9 +234,9 @@ def test_a_law_of_sites_is_that_of_pixels():
 
 
 def test_samples_are_decoded_and_regions_of_sites_shown_on_their_pixels(run, autoencoder, tmp_path):
-    few = SamplingConfig(steps=2, guidance=1.0, patch=2)
-    sample(str(run), tmp_path, few, count=2, autoencoder=autoencoder)
-    first, second = sorted((tmp_path / "inpainting").glob("*.png"))
+    few = SamplingConfig(steps=2, guidance=1.0)
+    sample(str(run), tmp_path, few, count=COUNT, autoencoder=autoencoder)
+    first, second, *_ = sorted((tmp_path / "inpainting").glob("*.png"))
     assert size_of(first) == size_of(second) == (8, 8)
     with pytest.raises(ValueError, match="runs on pixels alone"):
         sample(str(run), tmp_path, few, Own(image=first, mask=first), autoencoder=autoencoder)
