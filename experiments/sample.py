@@ -58,7 +58,7 @@ def main(
             held-out image that is completed, and none for an image of yours.
         count: how many images of each task.
         autoencoder: of a run on latents, the folder of the autoencoder that made them, which decodes; if not given,
-            latents are drawn as colours.
+            latents are drawn as colours. Known sites are of whole images: measure nothing on them.
         step: the checkpoint to open; the newest that is whole if not given.
     """
     check_counts(count=count)
