@@ -1,9 +1,11 @@
 """Train a VQ autoencoder whose known latents carry nothing of what is hidden, and measure it (paper §5.2).
 
     python -m experiments.prepare_data photographs --size 64 --output data/photographs64
-    python -m experiments.autoencoder runs/autoencoder data:array-records --data.folder data/photographs64/train
-    python -m experiments.autoencoder runs/without --objective.whole 1 ...       # the same, without masks
-    python -m experiments.autoencoder runs/autoencoder --beside runs/without ... # leaks of both in one table
+    python -m experiments.autoencoder runs/autoencoder data:array-records --data.folder data/photographs64/train \\
+        held-out:array-records --held-out.folder data/photographs64/val
+
+With `--objective.whole 1` and another folder it is trained without masks, and `--beside` that folder puts the leaks of
+both in one table.
 
 Interrupt it and start the same command again: it goes on to the bit. FOLDER then holds checkpoints and metrics, and in
 `quality` tables, numbers and pictures of held-out images: what is given back, whole and under each mask family, how

@@ -96,8 +96,8 @@ def test_weights_are_gathered_layer_by_layer_and_activations_stay(made):
     large = [leaf for leaf in leaves if weight_spec(eight, leaf.shape) != jax.sharding.PartitionSpec()]
     counts = counted["counts"]["fsdp"]
     assert set(counts) <= {"all-gather", "all-reduce", "reduce-scatter"}
-    # Once on the way forwards, and at most once again on the way back.
-    assert len(large) < counts["all-gather"] <= 2 * len(large)
+    # Once on the way forwards, and at most once again on the way back, where parts of a product may do.
+    assert len(large) <= counts["all-gather"] <= 2 * len(large)
     memory = counted["memory"]
     gathered_at_once = sum(leaf.size for leaf in large) * 4
     assert memory["fsdp"] + 0.4 * gathered_at_once < memory["at once"]
