@@ -40,9 +40,9 @@ from asyncpatch.runs import Run, open_run
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import OwnClassifier, in_batches, read_images
+from experiments.parts.made import generated_batches
 from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import Generation, Steps, read_rows
-from experiments.parts.scores import generated_batches
 from experiments.parts.step_report import write_report
 
 SHIFT = 2.0

@@ -26,6 +26,7 @@ from experiments.parts.claims import Claim, judge_claims, show_claims
 from experiments.parts.judges import OwnClassifier, read_batches, read_images
 from experiments.parts.law_pictures import describe_laws
 from experiments.parts.law_table import CLAIMED, REPAINT, SCALES, SEEDS, candidates, jobs, laws
+from experiments.parts.made import completed_images
 from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import (
     Generation,
@@ -38,7 +39,7 @@ from experiments.parts.rows import (
     Trailing,
     read_rows,
 )
-from experiments.parts.scores import completed_images, settle
+from experiments.parts.scores import settle
 from experiments.parts.step_report import paired, verdict
 from experiments.parts.tables import collect, line_names, run_names, summary
 from experiments.report import write_report

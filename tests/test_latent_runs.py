@@ -36,9 +36,9 @@ from experiments.parts.asked import Own
 from experiments.parts.bounds import Effort, Ends, open_model
 from experiments.parts.judges import OwnClassifier, read_images
 from experiments.parts.law_table import MASKS
+from experiments.parts.made import completed_images
 from experiments.parts.medium import AS_DECODED, medium_of
 from experiments.parts.rows import Inpainting, RePaint, Steps, read_rows
-from experiments.parts.scores import completed_images
 from experiments.parts.tables import task_name
 from experiments.sample import main as sample
 from experiments.timestep_sampling import Judging

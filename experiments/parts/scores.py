@@ -1,19 +1,16 @@
-"""Generation and inpainting of a checkpoint, scored: images in batches from the sampler, figures from the judges."""
+"""Generation and inpainting of a checkpoint, scored: figures from the judges of what `made` makes."""
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float
 
 from asyncpatch import pictures
-from asyncpatch.data import open_once, to_float, to_uint8
+from asyncpatch.data import open_once
 from asyncpatch.masks import mask_hash, mask_set
 from asyncpatch.metrics import (
     AbstractFeatureNetwork,
@@ -38,14 +35,13 @@ from asyncpatch.metrics import (
 )
 from asyncpatch.metrics.kernel import FEWEST
 from asyncpatch.metrics.networks import Lpips
-from asyncpatch.paths import raster
-from asyncpatch.plans import FixedPlan, Task, shifted, staged, synchronous
 from asyncpatch.process import AbstractDenoiser
-from asyncpatch.runs import guide, labels_in_turn, step_rule
-from asyncpatch.sampling import DDIM, repaint, repaint_times, sample
+from asyncpatch.runs import labels_in_turn
+from asyncpatch.sampling import repaint_times
 from experiments.parts.judges import BATCH, Images, Labels, OfPixels, in_batches, read_batches, read_images
+from experiments.parts.made import completed_images, count_of, generated_batches, plan_of
 from experiments.parts.medium import AbstractMedium, Known
-from experiments.parts.rows import Generation, Inpainting, Patches, RePaint, Replacement, Steps, Together, Trailing
+from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement, Steps, Trailing
 
 KEPT = 5000
 """Images that are kept in memory for all scores but the Frechet distance, which streams."""
@@ -104,7 +100,7 @@ def settle(
                 f"RePaint has a rule and times of its own, got rule {how.rule} and shift {how.shift:g}; leave them out"
             )
     else:
-        _plan(order, how, *medium.experiment.data.shape[:2])
+        plan_of(order, how, *medium.experiment.data.shape[:2])
     if isinstance(order, Trailing | Replacement | RePaint) and how.input_guidance != 0:
         raise ValueError(
             f"guidance by the input acts by clean pixels, and {type(order).__name__} keeps the known ones noisy; set "
@@ -113,12 +109,6 @@ def settle(
     if isinstance(task, Inpainting):
         mask_set(task.masks, 1, *medium.pixels.data.shape[:2], task.mask_seed)
     return dataclasses.replace(task, count=int(count))
-
-
-def _count(task: Generation | Inpainting) -> int:
-    if task.count is None:
-        raise ValueError("the task has no number of images yet; pass it through settle first")
-    return task.count
 
 
 def generation(
@@ -144,7 +134,7 @@ def generation(
     made = np.concatenate(kept)
     pixels = medium.pixels
     held_out = len(open_once(pixels.data.held_out))
-    real, _ = read_images(pixels, pixels.data.held_out, min(_count(task), KEPT, held_out))
+    real, _ = read_images(pixels, pixels.data.held_out, min(count_of(task), KEPT, held_out))
     theirs = collect_features(judge, in_batches(real))
     if reference is None:
         real_statistics, data_hash = FeatureStatistics.of(theirs), hash_images([real])
@@ -174,21 +164,6 @@ def _kernel_distances(ours: Features, theirs: Features, classes: Labels) -> dict
     return {f"KD-{ours.network.name}": kernel_distance(ours, theirs, classes)}
 
 
-def generated_batches(
-    denoiser: AbstractDenoiser, medium: AbstractMedium, task: Generation, how: Steps
-) -> Iterator[Images]:
-    """Generated images, a batch at a time, rounded to what a file holds."""
-    height, width, channels = medium.experiment.data.shape
-    plan, guided, rule = _plan(task.order, how, height, width), _guided(denoiser, how), step_rule(how.rule, how.eta)
-    count = _count(task)
-    labels = labels_in_turn(count + BATCH, medium.experiment.network.num_classes)
-    key, blank = jr.key(how.seed), jnp.zeros((BATCH, height, width, channels))
-    for start in _progress(count):
-        some = labels[start : start + BATCH]
-        made = sample(jr.fold_in(key, start), guided, Task(plan), blank, some, rule)
-        yield _as_stored(medium.view.images(made))[: count - start]
-
-
 def training_statistics(
     experiment: OfPixels, judge: AbstractFeatureNetwork, file: Path
 ) -> tuple[FeatureStatistics, str]:
@@ -213,8 +188,8 @@ def inpainting(
     lpips: Lpips | None,
 ) -> Results:
     """Complete held-out images, and compare with the originals, image by image and as a set."""
-    real, labels = read_images(medium.pixels, medium.pixels.data.held_out, _count(task))
-    known = mask_set(task.masks, _count(task), *real.shape[1:3], task.mask_seed)
+    real, labels = read_images(medium.pixels, medium.pixels.data.held_out, count_of(task))
+    known = mask_set(task.masks, count_of(task), *real.shape[1:3], task.mask_seed)
     made, calls = completed_images(denoiser, medium, task, how, real, labels, known)
     forms = medium.forms(made, real, known)
     values = {
@@ -246,63 +221,5 @@ def compared(
     return values
 
 
-def completed_images(
-    denoiser: AbstractDenoiser,
-    medium: AbstractMedium,
-    task: Inpainting,
-    how: Steps,
-    images: Images,
-    labels: Labels,
-    known: Known,
-) -> tuple[Images, int]:
-    """The images with their hidden parts made anew, and network calls per image."""
-    key, guided, rule = jr.key(how.seed), _guided(denoiser, how), step_rule(how.rule, how.eta)
-    calls, parts = how.calls, []
-    for start in _progress(len(images)):
-        index = np.arange(start, start + BATCH) % len(images)  # the last batch is filled up
-        (given, seen), some = medium.given(images[index], known[index]), jnp.asarray(labels[index])
-        batch_key = jr.fold_in(key, start)
-        if isinstance(task.method, RePaint):
-            times = repaint_times(how.steps, task.method.jump_length, task.method.resamplings)
-            calls = len(times.before) * how.branches
-            made = repaint(batch_key, guided, times, given, seen, some, DDIM(eta=1.0))
-        else:
-            told = Task(_plan(task.method, how, *given.shape[1:3]), seen, _trail(task.method))
-            made = sample(batch_key, guided, told, given, some, rule)
-        parts.append(_as_stored(medium.view.images(made)))
-    return np.concatenate(parts)[: len(images)], calls
-
-
-def _plan(order: Together | Trailing | Patches | Replacement, how: Steps, height: int, width: int) -> FixedPlan:
-    if isinstance(order, Patches):
-        return shifted(staged(raster(height, width, order.patch), how.steps, order.overlap), how.shift)
-    return shifted(synchronous(how.steps, height, width), how.shift)
-
-
-def _trail(method: Together | Trailing | Patches | Replacement) -> float:
-    """Times of known pixels as a share of those that are made."""
-    if isinstance(method, Trailing):
-        return method.share
-    return 1.0 if isinstance(method, Replacement) else 0.0
-
-
-def _guided(denoiser: AbstractDenoiser, how: Steps) -> AbstractDenoiser:
-    return guide(denoiser, how.guidance, how.input_guidance, how.noisier, how.seed)
-
-
-def _as_stored(images: Float[Array, "batch height width channel"]) -> Images:
-    return to_float(to_uint8(np.asarray(images)))
-
-
 def _mean(values: list[float]) -> Estimate:
     return Estimate.mean_of(np.asarray(values))
-
-
-def _progress(count: int) -> Iterator[int]:
-    """The first image of each batch, with a line after each."""
-    begun = time.monotonic()
-    for start in range(0, count, BATCH):
-        yield start
-        done = min(start + BATCH, count)
-        left = (time.monotonic() - begun) * (count - done) / done
-        print(f"{done}/{count} images, {left:.0f} s left", flush=True)
