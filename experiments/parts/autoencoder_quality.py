@@ -181,10 +181,10 @@ def draw_leaks(found: dict[str, list[LeakOf]], path: Path) -> None:
             for one in every:
                 if one.family == family:
                     at = [leak.distance for leak in one.by_distance]
-                    for kind, style in (("by_region", "-"), ("by_pixels", ":")):
-                        moved = [getattr(leak, kind) for leak in one.by_distance]
-                        label = f"{name}, {one.way}" if kind == "by_region" else None
-                        axis.plot(at, moved, style, marker=".", label=label)
+                    by_region = [leak.by_region for leak in one.by_distance]
+                    by_pixels = [leak.by_pixels for leak in one.by_distance]
+                    (line,) = axis.plot(at, by_region, marker=".", label=f"{name}, {one.way}")
+                    axis.plot(at, by_pixels, ":", marker=".", color=line.get_color())
         axis.set(title=family, xlabel="sites from the hidden region")
         axis.set_yscale("symlog", linthresh=1e-3)
         axis.grid(alpha=0.3)
