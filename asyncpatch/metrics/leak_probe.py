@@ -9,10 +9,6 @@ is right half of the time.
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from asyncpatch.metrics.base import Estimate
 from asyncpatch.metrics.leak import Encode, Images, Regions, distances
@@ -34,6 +30,12 @@ def probe_accuracy(
 
     Its standard error is over images. Raises `ValueError` if fewer than two images of each half have such a site.
     """
+    # Here, as training imports this package and a start would wait a second and a half for it.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     images, known = np.asarray(images), np.asarray(known)
     apart, rng = distances(known, factor), np.random.default_rng(seed)
     whole, masked = (np.asarray(encode(images, region)) for region in (np.ones_like(known), known))
