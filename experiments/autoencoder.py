@@ -77,7 +77,9 @@ def measure(folder: Path, opened: OpenedAutoencoder, beside: OpenedAutoencoder |
     folder.mkdir(parents=True, exist_ok=True)
     known = regions_of(images)
     perceptual = None if isinstance(opened.experiment.perceptual, NoPerceptual) else Lpips.alexnet()
-    found = qualities(opened.autoencoder, images, perceptual)
+    # One that was trained without masks cannot be told of any.
+    asked = known if opened.experiment.objective.whole < 1 else {"whole": known["whole"]}
+    found = qualities(opened.autoencoder, images, asked, perceptual)
     use = codebook_use(opened.autoencoder, images)
     both = [one for one in (opened, beside) if one is not None]
     names = ("this", "beside")
@@ -108,7 +110,7 @@ def measure(folder: Path, opened: OpenedAutoencoder, beside: OpenedAutoencoder |
     tables = "\n\n".join(finding_markdown(table) for table in (quality_table(found, use), leak_table(leaking))) + "\n"
     (folder / "table.md").write_text(tables, encoding="utf-8")
     draw_leaks(leaking, folder / "leak.png")
-    for name in list(known)[1:]:
+    for name in list(asked)[1:] or asked:
         sheet = draw_there_and_back(opened.autoencoder, images[:SHOWN], known[name][:SHOWN])
         pictures.save(sheet, folder / f"{name}.png")
     return tables

@@ -76,7 +76,7 @@ def test_measurements_are_written_with_what_made_them(opened, tmp_path):
 def test_quality_is_of_known_pixels_alone(opened):
     autoencoder, images = opened[0].autoencoder, held_out_images(opened[0].experiment, 4)
     known = regions_of(images)["square"]
-    found = qualities(autoencoder, images, None)["square"]
+    found = qualities(autoencoder, images, {"square": known}, None)["square"]
     back = reconstruct(autoencoder, images, known)
     spoilt = np.where(known[..., None], back, -back)
     by_hand = [psnr(*one) for one in zip(spoilt, images, ~known, strict=True)]

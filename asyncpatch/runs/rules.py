@@ -10,7 +10,7 @@ from asyncpatch.sampling import DDIM, AbstractStepRule, Heun, Multistep
 RuleName = Literal["ddim", "multistep", "heun"]
 
 
-RULES: dict[str, type[DDIM | Multistep | Heun]] = {"ddim": DDIM, "multistep": Multistep, "heun": Heun}
+RULES: dict[str, type[AbstractStepRule]] = {"ddim": DDIM, "multistep": Multistep, "heun": Heun}
 
 
 def rule_class(name: RuleName, eta: float) -> type[AbstractStepRule]:
@@ -20,12 +20,12 @@ def rule_class(name: RuleName, eta: float) -> type[AbstractStepRule]:
     """
     if name not in RULES:
         raise ValueError(f"step rules are called {', '.join(get_args(RuleName))}; got {name}, choose from these")
-    if RULES[name] is Heun and eta != 0:
+    if not issubclass(RULES[name], DDIM | Multistep) and eta != 0:
         raise ValueError(f"the rule {name} draws no fresh noise, got eta={eta}; give eta=0, or another rule")
     return RULES[name]
 
 
 def step_rule(name: RuleName, eta: float) -> AbstractStepRule:
     """The rule of this name, with the share `eta` of fresh noise in each step. Raises as `rule_class` does."""
-    rule_class(name, eta)
-    return Heun() if name == "heun" else Multistep(eta) if name == "multistep" else DDIM(eta)
+    rule = rule_class(name, eta)
+    return rule(eta) if issubclass(rule, DDIM | Multistep) else rule()

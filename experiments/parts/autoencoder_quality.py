@@ -83,10 +83,12 @@ def draw_there_and_back(autoencoder: Autoencoder, images: Images, known: Regions
     )
 
 
-def qualities(autoencoder: Autoencoder, images: Images, lpips: Lpips | None) -> dict[str, Quality]:
-    """By family of masks, the whole image first."""
+def qualities(
+    autoencoder: Autoencoder, images: Images, regions: dict[str, Regions], lpips: Lpips | None
+) -> dict[str, Quality]:
+    """By the name of the known regions."""
     found = {}
-    for name, known in regions_of(images).items():
+    for name, known in regions.items():
         back = reconstruct(autoencoder, images, known)
         # The scores look at what is hidden; here the known pixels are what was asked for.
         asked = list(zip(back, images, ~known, strict=True))
