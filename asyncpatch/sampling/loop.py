@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from asyncpatch.noise_schedule import AbstractNoiseSchedule
 from asyncpatch.plans import AbstractPlan, Task
@@ -58,8 +58,7 @@ def sample(
     and `SamplingError` if the sample stops being finite or a plan turns out to be none (`asyncpatch.sampling.faults`).
     """
     check_inputs(denoiser, task, image, label, plan_axes)
-    inputs = (key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
-    images, faults = run_spread(_images, plan_axes, inputs)
+    images, faults = run_spread(_images, *_inputs(key, denoiser, task, image, label, rule, plan_axes))
     raise_fault(faults, task.plan.steps)
     return images
 
@@ -84,43 +83,51 @@ def sample_with_history(
     if not 1 <= frames <= steps:
         raise ValueError(f"a plan of {steps} steps has no {frames} frames; ask for 1 to {steps}")
     picks = jnp.asarray(np.linspace(0, steps - 1, frames).round().astype(np.int32))
-    inputs = (key, denoiser, task.plan, task.trail, _known(task, image), image, label, rule)
-    images, faults, history = run_spread(partial(_images_and_frames, picks), plan_axes, inputs)
+    inputs = _inputs(key, denoiser, task, image, label, rule, plan_axes)
+    images, faults, history = run_spread(partial(_images_and_frames, picks), *inputs)
     raise_fault(faults, steps)
     return images, history
 
 
-def _known(task: Task, image: Float[Array, "batch height width channel"]) -> Bool[Array, "batch height width"]:
-    """The known region of every image, so that one program serves tasks that know something and those that do not."""
-    return jnp.broadcast_to(jnp.zeros((), bool) if task.known is None else task.known, image.shape[:3])
+def _inputs(
+    key: PRNGKeyArray,
+    denoiser: AbstractDenoiser,
+    task: Task,
+    image: Float[Array, "batch height width channel"],
+    label: Int[Array, " batch"],
+    rule: AbstractStepRule,
+    plan_axes: Literal[0] | None,
+) -> tuple[tuple, tuple]:
+    """What all images share, and what each has for itself: the plan is in one of the two.
+
+    Every image has a known region, so that one program serves tasks that know something and those that do not.
+    """
+    known = jnp.broadcast_to(jnp.zeros((), bool) if task.known is None else task.known, image.shape[:3])
+    common, own = (task.plan, None) if plan_axes is None else (None, task.plan)
+    return (key, denoiser, common, task.trail, rule), (known, image, label, own)
 
 
 @eqx.filter_jit
-def _images(plan_axes: Literal[0] | None, *inputs: PyTree) -> tuple[Float[Array, "batch height width channel"], Fault]:
-    images, faults, _ = _batch(plan_axes, *inputs)
+def _images(shared: tuple, each: tuple) -> tuple[Float[Array, "batch height width channel"], Fault]:
+    images, faults, _ = _batch(shared, each)
     return images, faults
 
 
 @eqx.filter_jit
 def _images_and_frames(
-    picks: Int[Array, " frames"], plan_axes: Literal[0] | None, *inputs: PyTree
+    picks: Int[Array, " frames"], shared: tuple, each: tuple
 ) -> tuple[Float[Array, "batch height width channel"], Fault, History]:
-    images, faults, history = _batch(plan_axes, *inputs)
+    images, faults, history = _batch(shared, each)
     return images, faults, History(*(every_step[:, picks] for every_step in history))
 
 
-def _batch(
-    plan_axes: Literal[0] | None,
-    key: PRNGKeyArray,
-    denoiser: AbstractDenoiser,
-    plan: AbstractPlan,
-    trail: Float[Array, ""],
-    known: Bool[Array, "batch height width"],
-    *inputs: PyTree,
-) -> PyTree:
-    axis = None if plan_axes is None else eqx.if_array(plan_axes)
-    generate = eqx.filter_vmap(_generate, in_axes=(0, None, axis, None, 0, 0, 0, None))
-    return generate(jr.split(key, len(known)), denoiser, plan, trail, known, *inputs)
+def _batch(shared: tuple, each: tuple) -> PyTree:
+    (key, denoiser, common, trail, rule), (known, image, label, own) = shared, each
+
+    def generate(key: PRNGKeyArray, known: Known, image: Image, label: Label, own: AbstractPlan | None) -> PyTree:
+        return _generate(key, denoiser, common if own is None else own, trail, known, image, label, rule)
+
+    return eqx.filter_vmap(generate)(jr.split(key, len(known)), known, image, label, own)
 
 
 def _generate(

@@ -72,26 +72,17 @@ def repaint(
     Raises `ValueError` or `TypeError` for inputs that do not fit, and `SamplingError` for images that are not finite.
     """
     check_inputs(denoiser, Task(synchronous(1, *image.shape[1:3]), known), image, label, None)
-    unused_trail = jnp.zeros(())
-    inputs = (key, denoiser, times, unused_trail, jnp.broadcast_to(known, image.shape[:3]), image, label, rule)
-    images, faults = run_spread(_batch, None, inputs)
+    each = jnp.broadcast_to(known, image.shape[:3]), image, label
+    images, faults = run_spread(_batch, (key, denoiser, times, rule), each)
     raise_fault(faults, len(times.before))
     return images
 
 
 @eqx.filter_jit
-def _batch(
-    _: None,
-    key: PRNGKeyArray,
-    denoiser: AbstractDenoiser,
-    times: RePaintTimes,
-    trail: Float[Array, ""],
-    known: Bool[Array, "batch height width"],
-    image: Float[Array, "batch height width channel"],
-    *inputs: object,
-) -> tuple[Float[Array, "batch height width channel"], Fault]:
+def _batch(shared: tuple, each: tuple) -> tuple[Float[Array, "batch height width channel"], Fault]:
+    (key, denoiser, times, rule), (known, image, label) = shared, each
     fill = eqx.filter_vmap(_fill, in_axes=(0, None, None, 0, 0, 0, None))
-    return fill(jr.split(key, image.shape[0]), denoiser, times, image, known, *inputs)
+    return fill(jr.split(key, len(image)), denoiser, times, image, known, label, rule)
 
 
 def _fill(

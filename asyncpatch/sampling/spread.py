@@ -9,7 +9,7 @@ Invariant: an image does not depend on how many devices there are, up to roundin
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,13 +19,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from asyncpatch.process import AbstractDenoiser
 from asyncpatch.sharding import MESH_AXES, placed, sharing
 
 
-def mesh_of(denoiser: AbstractDenoiser) -> Mesh | None:
-    """The mesh of several devices that the weights lie on, if they do."""
-    for leaf in jax.tree.leaves(eqx.filter(denoiser, eqx.is_array)):
+def mesh_of(tree: PyTree) -> Mesh | None:
+    """The mesh of several devices that some of these arrays lie on, if they do."""
+    for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
             sharding = leaf.sharding
             if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 and isinstance(sharding.mesh, Mesh):
@@ -33,28 +32,24 @@ def mesh_of(denoiser: AbstractDenoiser) -> Mesh | None:
     return None
 
 
-def run_spread(program: Callable[..., Any], plan_axes: Literal[0] | None, inputs: tuple) -> Any:
-    """`program(plan_axes, *inputs)`, whose outputs begin with the axis of images; all of them on this process.
+def run_spread(program: Callable[[tuple, tuple], Any], shared: tuple, each: tuple) -> Any:
+    """`program(shared, each)`, whose outputs begin with the axis of images; all of them on this process.
 
-    `inputs` are key, denoiser, plan, trail, known, image, label and step rule.
+    `shared` holds the denoiser and whatever else all images have in common; the arrays of `each` have an entry for
+    every image on their first axis.
     """
-    key, denoiser, plan, trail, known, image, label, rule = inputs
-    mesh = mesh_of(denoiser)
-    if mesh is None or isinstance(image, Tracer):
-        return program(plan_axes, *inputs)
+    mesh = mesh_of(shared)
+    leaves = [leaf for leaf in jax.tree.leaves(each) if eqx.is_array(leaf)]
+    if mesh is None or any(isinstance(leaf, Tracer) for leaf in leaves):
+        return program(shared, each)
     whole = NamedSharding(mesh, PartitionSpec())
     dealt = NamedSharding(mesh, PartitionSpec(MESH_AXES["batch"]))
-    count = len(image)
+    count = len(leaves[0])
     missing = -count % mesh.size
 
-    def deal(tree: PyTree) -> PyTree:
-        return placed(jax.tree.map(lambda leaf: _fill(leaf, missing) if eqx.is_array(leaf) else leaf, tree), dealt)
-
-    known, image, label = deal((known, image, label))
-    plan = placed(plan, whole) if plan_axes is None else deal(plan)
-    key, denoiser, trail, rule = placed((key, denoiser, trail, rule), whole)
+    filled = jax.tree.map(lambda leaf: _fill(leaf, missing) if eqx.is_array(leaf) else leaf, each)
     with sharing(mesh):
-        made = program(plan_axes, key, denoiser, plan, trail, known, image, label, rule)
+        made = program(placed(shared, whole), placed(filled, dealt))
     return jax.tree.map(lambda leaf: _here(leaf)[:count], made)
 
 
