@@ -193,6 +193,16 @@ def test_blocks_are_recomputed_on_devices_that_share_weights_as_on_those_that_do
     assert flops[2, False] == flops[1, False]
 
 
+def test_the_sampler_of_devices_that_share_weights_gathers_them_layer_by_layer():
+    """As the samples of a run in training do; the wrong twin is a mesh whose devices share nothing."""
+    experiment = experiment_of("miniature-transformer", 16, 1, None, Blank(8, 1, 10))
+    gathers = {
+        fsdp: sample_program(experiment, make_mesh(4 // fsdp, fsdp)).lowered.as_text().count("sharding_constraint")
+        for fsdp in (1, 2)
+    }
+    assert gathers[2] > gathers[1] == 0
+
+
 def test_a_row_is_made_once_and_what_does_not_fit_is_an_error(monkeypatch, tmp_path):
     compiled, room = [], 64
 

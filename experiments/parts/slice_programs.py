@@ -31,7 +31,7 @@ from asyncpatch.sampling import DDIM, sample
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import Batch, RunConfig
 from asyncpatch.train.flat import flatten_shapes, unflatten
-from asyncpatch.train.mesh import abstract_weights, batch_sharding, replicated
+from asyncpatch.train.mesh import abstract_weights, batch_sharding, replicated, sharing_weights
 from asyncpatch.train.state import abstract_state
 from asyncpatch.train.step import flat_train_step
 from experiments.parts.bench_layers import products
@@ -144,7 +144,9 @@ def sample_program(experiment: Experiment | AutoencoderExperiment, mesh: Mesh) -
     inputs = arrays, key_data, times, given.image, given.label
     program = jax.jit(draw, out_shardings=batch_sharding(mesh))
     needed = 2 * STEPS * batch * _forward_flops(experiment)
-    return Traced(program.lower(*inputs), needed, _flops(program, *inputs), _size(shapes))
+    with sharing_weights(mesh):
+        lowered = program.lower(*inputs)
+    return Traced(lowered, needed, _flops(program, *inputs), _size(shapes))
 
 
 PROGRAMS: dict[str, Callable[[Experiment | AutoencoderExperiment, Mesh], Traced]] = {
