@@ -11,16 +11,15 @@ then is the scale and shift of a layer (`Film`): it can be any smooth function o
 Normalisation is per token (RMS over channels): statistics never mix tokens at different noise times.
 """
 
-import itertools
 import math
 from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from asyncpatch.nn.draw import unit_normals
 from asyncpatch.shapes import TimeField
 from asyncpatch.sharding import gathered
 
@@ -42,14 +41,11 @@ def draw_weights(layers: Layer, key: PRNGKeyArray) -> Layer:
     the whole network: a hundred small ones take XLA half a minute to compile.
     """
     leaves, tree = jax.tree.flatten(layers)
-    weights = [eqx.is_array(leaf) and leaf.ndim >= 2 for leaf in leaves]
-    sizes = [leaf.size if is_weight else 0 for leaf, is_weight in zip(leaves, weights, strict=True)]
-    pieces = jnp.split(jr.normal(key, (sum(sizes),)), list(itertools.accumulate(sizes))[:-1])
-    drawn = [
-        leaf * piece.reshape(leaf.shape) if is_weight else leaf
-        for leaf, piece, is_weight in zip(leaves, pieces, weights, strict=True)
-    ]
-    return jax.tree.unflatten(tree, drawn)
+    weights = [number for number, leaf in enumerate(leaves) if eqx.is_array(leaf) and leaf.ndim >= 2]
+    normals = unit_normals(key, [leaves[number].shape for number in weights])
+    for number, normal in zip(weights, normals, strict=True):
+        leaves[number] = leaves[number] * normal
+    return jax.tree.unflatten(tree, leaves)
 
 
 class Conv(eqx.Module):

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from asyncpatch.train.learner import AbstractLearner
-from asyncpatch.train.mesh import abstract_weights, constrain_weights
+from asyncpatch.train.mesh import abstract_weights, constrain_weights, sharing_weights
 from asyncpatch.train.settings import TrainConfig
 
 NEVER = -1
@@ -58,7 +58,8 @@ def validation_key(config: TrainConfig, batch: Int[Array, ""]) -> PRNGKeyArray:
 
 def init_state(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
     """A fresh state, drawn where it will live: no device ever holds more than its share."""
-    return eqx.filter_jit(_build)(learner, config, mesh)
+    with sharing_weights(mesh):
+        return eqx.filter_jit(_build)(learner, config, mesh)
 
 
 def abstract_state(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
