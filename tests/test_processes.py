@@ -223,6 +223,39 @@ def test_processes_look_at_the_same_steps_about_once_a_second(monkeypatch):
     assert any(request.agreed(step) for step in range(1001, 1001 + 100))
 
 
+# An error
+
+
+LATE = """
+import os, time
+from experiments.parts.command import run_command
+
+def fail():
+    time.sleep(int(os.environ["JAX_PROCESS_ID"]))
+    raise ValueError("the same everywhere")
+
+run_command(fail)
+"""
+"""A command that finds its error in process 0 first: if that ended at once, and JAX's service with it, JAX would abort
+the other with a trace of its own."""
+
+
+def test_an_error_of_all_is_one_line_of_each():
+    root = SCRIPT.parents[1]
+    address = f"localhost:{free_port()}"
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", LATE],
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(root)} | variables(address, "2", str(number)),
+        )
+        for number in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1].decode() for process in pair]
+    assert said == ["error: the same everywhere (--debug shows where)\n"] * 2
+    assert [process.returncode for process in pair] == [1, 1]
+
+
 # Death
 
 

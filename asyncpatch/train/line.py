@@ -23,6 +23,9 @@ LOST_STATUS = os.EX_TEMPFAIL
 GRACE_SECONDS = 2.0
 """How long a process may take to say an error of its own when another has ended with one: often it is the same."""
 
+LAST_SECONDS = 5.0
+"""How long process 0 stays for the others to end. JAX's service ends with it, and aborts those that still need it."""
+
 
 class CompanyError(RuntimeError):
     """The processes of a run did not come together, or do not agree."""
@@ -41,7 +44,8 @@ class Line:
         self._files = {number: peer.makefile("r", encoding="utf-8", newline="\n") for number, peer in peers.items()}
         self._said: dict[int, queue.Queue[Any]] = {number: queue.Queue() for number in peers}
         self._writing = threading.Lock()
-        self._leaving = threading.Event()
+        self._leaving, self._ending = threading.Event(), threading.Lock()
+        self._listeners: list[threading.Thread] = []
         self.loss: str | None = None
         """What is to be said of a process that is gone."""
 
@@ -59,7 +63,8 @@ class Line:
     def watch(self) -> None:
         """From now on the end of another process ends this one."""
         for number in self._peers:
-            threading.Thread(target=self._listen, args=(number,), daemon=True).start()
+            self._listeners.append(threading.Thread(target=self._listen, args=(number,), daemon=True))
+            self._listeners[-1].start()
 
     def leave(self, reason: str | None) -> None:
         """Say goodbye; with a reason it is one that nobody was to expect, and ends the others."""
@@ -67,21 +72,28 @@ class Line:
         for number in self._peers:
             self._send(number, {"end": reason})
 
+    def stay(self) -> None:
+        """After an error, let process 0 be the last to end; the others know of it, and do not wait."""
+        deadline = time.monotonic() + LAST_SECONDS
+        for listener in self._listeners if self._index == 0 else ():
+            if listener is not threading.current_thread():
+                listener.join(max(deadline - time.monotonic(), 0.0))
+
     def _listen(self, number: int) -> None:
-        loss, grace = f"process {number} is gone: it was killed, it crashed, or its machine cannot be reached", 0.0
+        loss = f"process {number} is gone: it was killed, it crashed, or its machine cannot be reached"
         with self._peers[number], self._files[number], suppress(OSError, ValueError):
             for line in self._files[number]:
                 match json.loads(line):
                     case {"say": thing}:
                         self._said[number].put(thing)
                     case {"lost": loss, "grace": grace}:
-                        break
+                        self._lost(loss, grace)
                     case {"end": None}:
                         return
                     case {"end": reason}:
-                        loss, grace = f"process {number} ended: {reason}", GRACE_SECONDS
-                        break
-        self._lost(loss, grace)
+                        loss = f"process {number} ended: {reason}"
+                        self._lost(loss, GRACE_SECONDS)
+        self._lost(loss, 0.0)
 
     def _lost(self, loss: str, grace: float) -> None:
         """Tell the others, leave this process time for its own error, and end it.
@@ -98,8 +110,11 @@ class Line:
 
     def end_alone(self) -> None:
         """End this process because another has gone."""
+        if not self._ending.acquire(blocking=False):
+            threading.Event().wait()  # It is being done.
         line = f"process {self._index} ends, because {self.loss}; start all again: they go on from the last checkpoint"
         os.write(2, f"error: {line}\n".encode())
+        self.stay()
         os._exit(LOST_STATUS)
 
     def _send(self, number: int, message: dict[str, Any]) -> None:

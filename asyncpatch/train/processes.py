@@ -172,9 +172,10 @@ def _leave_after(line: Line, error: BaseException) -> None:
 
 
 def leave(status: int) -> None:
-    """End this process with a status after an error, and do not wait for the others, who know of it."""
+    """End this process with a status after an error, of which the others know."""
     if _line is None:
         raise SystemExit(status)
     sys.stdout.flush()
     sys.stderr.flush()
+    _line.stay()
     os._exit(status)
