@@ -45,6 +45,7 @@ def main(
     held_out_one_in: int | None = None,
     preset: str = "digits",
     pad_to: int | None = None,
+    shrink: int = 1,
     flip: bool = False,
     batch_size: int | None = None,
     ema_decay: float | None = None,
@@ -75,6 +76,7 @@ def main(
         preset: the network's shape, whose recipe gives the defaults: digits, fashion, miniature, 60m or 600m, the last
             three also with -transformer.
         pad_to: side to which smaller images are padded with black.
+        shrink: pixels a side of the squares that are averaged to one, after padding.
         flip: mirror half of the training images.
         batch_size: images of a step, over all devices.
         ema_decay: of the moving average of the weights that is sampled from.
@@ -97,6 +99,7 @@ def main(
         held_out=held_out,
         held_out_one_in=held_out_one_in,
         pad_to=pad_to,
+        shrink=shrink,
         flip=flip,
         schedule=schedule,
         weighting=weighting,

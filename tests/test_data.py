@@ -32,6 +32,7 @@ from asyncpatch.data import (
     PadTo,
     RandomFlip,
     Record,
+    Shrink,
     TextureCrops,
     batches,
     check_image,
@@ -512,6 +513,17 @@ def test_padding_centres_on_black():
     assert padded.sum() == image.sum()
     with pytest.raises(ValueError, match="3x4 does not fit on a canvas of 2x6"):
         PadTo(2, 6)(image, np.random.default_rng(0))
+
+
+def test_shrinking_averages_squares():
+    image = np.random.default_rng(0).integers(0, 256, (6, 4, 2)).astype(np.uint8)
+    small = Shrink(2)(image, np.random.default_rng(0))
+    assert small.shape == (3, 2, 2)
+    assert small.dtype == np.uint8
+    assert small[2, 1, 0] == np.rint(image[4:6, 2:4, 0].mean())
+    assert np.array_equal(Shrink(1)(image, np.random.default_rng(0)), image)
+    with pytest.raises(ValueError, match="6x4 cannot be shrunk 4 times"):
+        Shrink(4)(image, np.random.default_rng(0))
 
 
 def valid_image() -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 import pytest
 
-from asyncpatch.data import AbstractSource, Digits, Folds, ImageFolder, PadTo
+from asyncpatch.data import AbstractSource, Digits, Folds, ImageFolder, PadTo, Shrink
 from asyncpatch.guidance import ClassifierFree
 from asyncpatch.losses import SiD2
 from asyncpatch.masks import Border
@@ -38,6 +38,7 @@ SETTINGS = [
     AnyOrder(2),
     Border(),
     PadTo(8, 8),
+    Shrink(2),
     ImageFolder("images", 8),
     Folds(Digits(), 3, (0,)),
     Steps(),
@@ -118,6 +119,7 @@ class Untouched(AbstractSource):
         {"batch_size": 0},
         {"batch_size": -8},
         {"pad_to": 0},
+        {"shrink": 0},
         {"accumulation": 0},
         {"ema_decay": math.nan},
         {"label_dropout": 2.0},

@@ -84,6 +84,7 @@ PACKAGE = {
     "Folds": "asyncpatch.data.folds.Folds",
     "PadTo": "asyncpatch.data.transforms.PadTo",
     "RandomFlip": "asyncpatch.data.transforms.RandomFlip",
+    "Shrink": "asyncpatch.data.transforms.Shrink",
 }
 """Name in files -> where the class lies now."""
 

@@ -15,9 +15,18 @@ from asyncpatch.data.idx import IdxFiles
 from asyncpatch.data.image_folder import ImageFolder
 from asyncpatch.data.latents import Latents, LatentScale, latents_in, latents_of
 from asyncpatch.data.opening import open_once
-from asyncpatch.data.pipeline import Batch, Batches, WorkerError, batches, check_transforms
+from asyncpatch.data.pipeline import Batch, Batches, WorkerError, batches, changed_shape
 from asyncpatch.data.textures import TextureCrops
-from asyncpatch.data.transforms import AbstractTransform, PadTo, RandomFlip, check_image, to_float, to_network, to_uint8
+from asyncpatch.data.transforms import (
+    AbstractTransform,
+    PadTo,
+    RandomFlip,
+    Shrink,
+    check_image,
+    to_float,
+    to_network,
+    to_uint8,
+)
 from asyncpatch.data.views import AbstractView, LatentColours, LatentView, PixelView, give_back
 
 __all__ = [
@@ -42,11 +51,12 @@ __all__ = [
     "PixelView",
     "RandomFlip",
     "Record",
+    "Shrink",
     "TextureCrops",
     "WorkerError",
     "batches",
+    "changed_shape",
     "check_image",
-    "check_transforms",
     "give_back",
     "hold_out",
     "latents_in",

@@ -73,22 +73,26 @@ def batches(
     usual `if __name__ == "__main__":`, as they are started afresh. Batches may be larger than the data set.
     """
     _check_arguments(batch_size, seed, process_index, process_count, workers)
-    check_transforms(records, transforms)
+    shape = changed_shape(records, transforms)
     chain = _Chain(transforms)
-    height, width, channel = chain(records[0], np.random.default_rng(seed))["image"].shape
     stream = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(chain)
     blocks = stream.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
-    return Batches((height, width, channel), records.class_names, workers, blocks.map(_finish))
+    return Batches(shape, records.class_names, workers, blocks.map(_finish))
 
 
-def check_transforms(records: AbstractRecords, transforms: tuple[AbstractTransform, ...]) -> None:
-    """Raise `ValueError` if there are transforms, which change pixels, and the records are latents."""
+def changed_shape(records: AbstractRecords, transforms: tuple[AbstractTransform, ...]) -> tuple[int, int, int]:
+    """Height, width and channels of the records' images after the transforms.
+
+    Raises `ValueError` for images that a transform cannot take, latents above all: transforms change pixels.
+    """
     if transforms and records[0]["image"].dtype != np.uint8:
         names = ", ".join(type(transform).__name__ for transform in transforms)
         raise ValueError(
             f"{names} changes pixels, and these records are latents: those of a flipped or padded image are others. "
             "Train on latents without transforms, or change the images before they are encoded"
         )
+    height, width, channels = _Chain(transforms)(records[0], np.random.default_rng(0))["image"].shape
+    return height, width, channels
 
 
 @dataclasses.dataclass(frozen=True)

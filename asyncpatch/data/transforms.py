@@ -102,6 +102,27 @@ class PadTo(AbstractTransform):
 
 
 @dataclasses.dataclass(frozen=True)
+class Shrink(AbstractTransform):
+    """Averages squares of `factor` by `factor` pixels, for a smaller task on the same images (32x32 becomes 16x16)."""
+
+    factor: int
+
+    def __post_init__(self):
+        check_counts(factor=self.factor)
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "height width channel"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "height//{self.factor} width//{self.factor} channel"]:
+        height, width, channels = image.shape
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"an image of {height}x{width} cannot be shrunk {self.factor} times; pad it to a multiple first"
+            )
+        squares = image.reshape(height // self.factor, self.factor, width // self.factor, self.factor, channels)
+        return np.rint(squares.mean((1, 3), np.float32)).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
 class RandomFlip(AbstractTransform):
     """Mirrors left and right with probability 1/2."""
 

@@ -16,7 +16,8 @@ from asyncpatch.data import (
     Batches,
     PadTo,
     RandomFlip,
-    check_transforms,
+    Shrink,
+    changed_shape,
     hold_out,
     open_once,
 )
@@ -58,6 +59,7 @@ def configure(
     held_out: AbstractSource | None = None,
     held_out_one_in: int | None = None,
     pad_to: int | None = None,
+    shrink: int = 1,
     flip: bool = False,
     schedule: AbstractNoiseSchedule | None = None,
     weighting: AbstractWeighting | None = None,
@@ -79,7 +81,7 @@ def configure(
     """
     usual = recipe(preset_name)
     batch_size = usual.batch_size if batch_size is None else batch_size
-    check_counts(batch_size=batch_size, **({} if pad_to is None else {"pad_to": pad_to}))
+    check_counts(batch_size=batch_size, shrink=shrink, **({} if pad_to is None else {"pad_to": pad_to}))
     if held_out is not None and held_out_one_in is not None:
         raise ValueError(
             f"got held-out images and held_out_one_in={held_out_one_in}; give held_out to validate on images of their "
@@ -99,13 +101,13 @@ def configure(
     one_in = USUAL_ONE_IN if held_out_one_in is None else held_out_one_in
     training, validating = hold_out(source, one_in) if held_out is None else (source, held_out)
     records = open_once(source)
-    height, width, channels = records.shape if pad_to is None else (pad_to, pad_to, records.shape[2])
+    padding: tuple[AbstractTransform, ...] = () if pad_to is None else (PadTo(pad_to, pad_to),)
+    transforms = padding + (() if shrink == 1 else (Shrink(shrink),))
+    augmentations = (RandomFlip(),) if flip else ()
+    height, width, channels = changed_shape(records, transforms + augmentations)
     num_classes = len(records.class_names)
     network = preset(preset_name, channels, num_classes)
     network.check_image(height, width, channels)
-    transforms: tuple[AbstractTransform, ...] = () if pad_to is None else (PadTo(pad_to, pad_to),)
-    augmentations = (RandomFlip(),) if flip else ()
-    check_transforms(records, transforms + augmentations)
     return Experiment(
         data=DataConfig(
             source=training,

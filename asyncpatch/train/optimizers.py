@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
-from optax.contrib import MuonDimensionNumbers, muon
 
 from asyncpatch.ranges import check_number
+from asyncpatch.train.muon import scale_by_muon
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class MuonConfig(AbstractOptimizerConfig):
     """Muon for the kernels of convolutions and products, Adam (with Nesterov's momentum) for all else.
 
     The update of a kernel, seen as a matrix from inputs to outputs, is its averaged gradient with all singular values
-    brought near 1. Sources: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); arXiv 2502.16982 for the scale.
+    brought near 1 (`asyncpatch.train.muon`).
     """
 
     momentum: float = field(default=0.95, kw_only=True)
@@ -95,26 +95,14 @@ class MuonConfig(AbstractOptimizerConfig):
             check_number(name, getattr(self, name), lambda x: 0 <= x < 1, "in [0, 1)")
 
     def rule(self) -> optax.GradientTransformation:
-        return muon(
-            self.rate,
-            beta=self.momentum,
-            adam_b1=self.b1,
-            adam_b2=self.b2,
-            consistent_rms=RMS_OF_ADAM,
-            muon_weight_dimension_numbers=kernels,
-        )
+        muon = optax.chain(scale_by_muon(self.momentum, RMS_OF_ADAM), optax.scale_by_learning_rate(self.rate))
+        adam = optax.nadam(self.rate, b1=self.b1, b2=self.b2)
+        return optax.partition({True: muon, False: adam}, kernels)
 
 
 def kernels(weights: PyTree) -> PyTree:
-    """Which arrays are kernels, and how each is a matrix: the last four axes are height, width, inputs and outputs.
+    """Which arrays are kernels: the last four axes are height, width, inputs and outputs.
 
     An axis before them counts equal layers.
     """
-
-    def matrix(weight: Array | jax.ShapeDtypeStruct) -> MuonDimensionNumbers | None:
-        if weight.ndim < 4 or min(weight.shape[-2:]) < SMALLEST_SIDE:
-            return None
-        first = weight.ndim - 4
-        return MuonDimensionNumbers(reduction_axis=(first, first + 1, first + 2), output_axis=first + 3)
-
-    return jax.tree.map(matrix, weights)
+    return jax.tree.map(lambda weight: weight.ndim >= 4 and min(weight.shape[-2:]) >= SMALLEST_SIDE, weights)
