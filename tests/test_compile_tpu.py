@@ -125,6 +125,37 @@ def test_memory_traffic_of_stacked_layers_is_that_of_their_slices():
     assert 8 * 3 * layer <= memory <= 8 * 5 * layer + 1024 < 8 * 8 * layer
 
 
+def test_a_slice_in_a_fusion_inside_a_fusion_is_read_as_a_slice():
+    """As the TPU compiler reads a layer's weights; the wrong twin uses the stack beside its slice, and reads all."""
+    text = """HloModule step
+
+%slice (stack: f32[30,64], layer: s32[]) -> f32[1,64] {
+  %stack = f32[30,64]{1,0} parameter(0)
+  %layer = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %own = f32[1,64]{1,0} dynamic-slice(%stack, %layer, %zero), dynamic_slice_sizes={1,64}
+}
+
+%outer (weights: f32[30,64], number: s32[]) -> f32[1,64] {
+  %weights = f32[30,64]{1,0} parameter(0)
+  %number = s32[] parameter(1)
+  %cast = f32[30,64]{1,0} bitcast(%weights)
+  %row = f32[1,64]{1,0} fusion(%cast, %number), kind=kLoop, calls=%slice
+  ROOT %sine = f32[1,64]{1,0} sine(%row)
+}
+
+ENTRY %main (x: f32[30,64], i: s32[]) -> f32[1,64] {
+  %x = f32[30,64]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %fusion = f32[1,64]{1,0} fusion(%x, %i), kind=kLoop, calls=%outer
+}
+"""
+    row, number = 4 * 64, 4
+    assert moved(text).memory == row + number + row
+    twin = text.replace("ROOT %sine", "%all = f32[30,64]{1,0} sine(%cast)\n  ROOT %sine")
+    assert moved(twin).memory == 30 * row + number + row
+
+
 def test_text_without_a_program_is_refused():
     with pytest.raises(ValueError, match="give that of a compiled program"):
         moved("nothing")

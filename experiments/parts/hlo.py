@@ -208,7 +208,7 @@ def _memory(instruction: Instruction, computation: Computation, computations: di
         return _in_memory(instruction.shape)
     shapes = [computation[name].shape for name in instruction.operands if name in computation]
     if instruction.kind == "fusion":
-        return _fusion(instruction, shapes, computations[instruction.called("calls") or ""])
+        return _fusion(instruction, shapes, computations)
     if instruction.kind in SLICES:
         return 2 * _in_memory(instruction.shape)
     if instruction.kind == "dynamic-update-slice":
@@ -216,24 +216,45 @@ def _memory(instruction: Instruction, computation: Computation, computations: di
     return _in_memory(instruction.shape) + sum(map(_in_memory, shapes))
 
 
-def _fusion(fusion: Instruction, shapes: list[str], body: Computation) -> float:
+def _fusion(fusion: Instruction, shapes: list[str], computations: dict[str, Computation]) -> float:
     """Operands and results of a fusion; slices where it reads or writes no more of them."""
-    read = {line.name: _in_memory(shapes[int(line.rest)]) for line in body.values() if line.kind == "parameter"}
+    body = computations[fusion.called("calls") or ""]
+    wholes = {line.name: _in_memory(shapes[int(line.rest)]) for line in body.values() if line.kind == "parameter"}
+    read = {name: min(whole, _read(name, body, computations)) for name, whole in wholes.items()}
     written = _in_memory(fusion.shape)
-    users = collections.defaultdict(list)
-    for line in body.values():
-        for position, name in enumerate(line.operands):
-            users[_source(name, body)].append((line, position))
     for name in read:
-        using = [(line, position) for line, position in users[name] if line.kind != "bitcast"]
-        if using and all(line.kind in SLICES and position == SLICES[line.kind] for line, position in using):
-            read[name] = sum(_in_memory(line.shape) for line, _ in using)
-        elif using and all(line.kind == "dynamic-update-slice" and position == 0 for line, position in using):
+        using = _users(name, body)
+        if using and all(line.kind == "dynamic-update-slice" and position == 0 for line, position in using):
             # Written in place: the rest of the array stays where it is.
             update = sum(_in_memory(body[line.operands[1]].shape) for line, _ in using)
             written -= min(written, sum(_in_memory(line.shape) for line, _ in using)) - update
             read[name] = 0.0
     return written + sum(read.values())
+
+
+def _read(name: str, body: Computation, computations: dict[str, Computation]) -> float:
+    """Bytes that a fused computation, and those fused into it, read of one of its values: infinitely many if it is not
+    slices."""
+    total, using = 0.0, _users(name, body)
+    for line, position in using:
+        if line.kind == "fusion":
+            inner = computations[line.called("calls") or ""]
+            (parameter,) = (its.name for its in inner.values() if its.kind == "parameter" and int(its.rest) == position)
+            total += _read(parameter, inner, computations)
+        else:
+            total += _in_memory(line.shape) if SLICES.get(line.kind) == position else math.inf
+    return total if using else math.inf
+
+
+def _users(name: str, body: Computation) -> list[tuple[Instruction, int]]:
+    """Where a value is an operand, as itself or through bitcasts, and its position there."""
+    return [
+        (line, position)
+        for line in body.values()
+        if line.kind != "bitcast"
+        for position, operand in enumerate(line.operands)
+        if _source(operand, body) == name
+    ]
 
 
 def _source(name: str, body: Computation) -> str:
