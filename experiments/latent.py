@@ -38,24 +38,21 @@ from asyncpatch.runs import (
     configure,
     encode_data,
     open_autoencoder,
-    open_run,
     recipe,
     train_run,
 )
-from asyncpatch.sharding import on_every_device
 from asyncpatch.timesteps import AsyncPatch, Masked, Synchronous
 from asyncpatch.train import RunConfig
-from experiments.evaluate import evaluation
+from experiments.evaluate import judge_run
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
-from experiments.parts.judges import Vgg16, read_images
+from experiments.parts.judges import Judging, Vgg16, read_images
 from experiments.parts.law_table import MASKS, Scale
 from experiments.parts.medium import AbstractMedium, medium_of
 from experiments.parts.rows import Generation, Inpainting, RePaint, Steps, Together, Trailing, read_rows
 from experiments.parts.scores import compared, settle
 from experiments.parts.tables import Finding, summary
 from experiments.report import write_report
-from experiments.timestep_sampling import Judging
 
 SMALL, LARGE = recipe("fashion"), recipe("600m")
 
@@ -154,15 +151,7 @@ def fill_rows(
     )
     sampling = SamplingConfig(steps=scale.generating.steps, guidance=1.0)
     train_run(trained, experiment, settings, sampling=sampling, view=medium.view)
-    run, rows = open_run(trained), folder / "rows.jsonl"
-    run = dataclasses.replace(run, denoiser=on_every_device(run.denoiser))
-
-    def wanted(task: Generation | Inpainting, how: Steps) -> Wanted:
-        generating = isinstance(task, Generation)
-        reference, lpips = (by.reference, None) if generating else (None, by.lpips)
-        return evaluation(run, medium, trained.name, rows, task, how, by.judge, reference, lpips)
-
-    fill(rows, [wanted(task, how) for task, how in asked])
+    judge_run(trained, medium, asked, folder / "rows.jsonl", by)
 
 
 def autoencoder_alone(folder: Path, opened: OpenedAutoencoder, medium: AbstractMedium, count: int, by: Judging) -> dict:
@@ -174,7 +163,7 @@ def autoencoder_alone(folder: Path, opened: OpenedAutoencoder, medium: AbstractM
         tokens, _ = medium.given(real, np.ones(real.shape[:3], bool))
         back = to_float(to_uint8(np.asarray(medium.view.images(tokens))))
         lpips = None if by.lpips is None else Lpips.alexnet(by.lpips)
-        values = compared(back, real, np.zeros(real.shape[:3], bool), judge, lpips)
+        values = compared(back, real, np.zeros(real.shape[:3], bool), [judge], lpips)
         return {
             "values": {name: dataclasses.asdict(value) for name, value in values.items()},
             "network": dataclasses.asdict(NetworkIdentity.of(judge)),
