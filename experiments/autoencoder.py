@@ -143,7 +143,7 @@ def autoencoder(
         held_out: what to measure on; if not given, one in ten images of data, which are not trained on, or the held-out
             band of textures.
         objective: weights of the losses, and the share of images that are not masked.
-        optimizer: of the autoencoder, and of the discriminator.
+        optimizer: of the autoencoder; the discriminator has its own.
         run_config: how long, and how often to report, draw and save.
         preset: photographs-64 or paper-256.
         perceptual: what says how different two images look; none trains without.

@@ -33,7 +33,11 @@ from asyncpatch.train import (
 )
 
 USUAL_OPTIMIZER = OptimizerConfig(learning_rate=4e-4, warmup_steps=200, b2=0.99, eps=1e-8)
-"""Of the autoencoder of small photographs; its discriminator's has the same."""
+"""Of the autoencoder of small photographs."""
+
+OF_DISCRIMINATOR = OptimizerConfig(learning_rate=2e-4, warmup_steps=100, b1=0.5, b2=0.9, eps=1e-8)
+"""One that learns five times as fast, with more momentum, is soon level with a guess, and its gradient, brought up to
+the size of the others', is noise: the loss of photographs rose from .17 to .85 within a hundred steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +96,7 @@ def configure_autoencoder(
     objective: AutoencoderObjective | None = None,
     perceptual: AbstractPerceptual | None = None,
     optimizer: AbstractOptimizerConfig | None = None,
+    discriminator_optimizer: AbstractOptimizerConfig | None = None,
     ema_decay: float = 0.999,
     accumulation: int = 1,
     seed: int = 0,
@@ -107,10 +112,9 @@ def configure_autoencoder(
     autoencoder, discriminator = autoencoder_preset(preset_name, channels)
     autoencoder.check_image(height, width, channels)
     discriminator.check_image(height, width, channels)
-    optimizer = optimizer or USUAL_OPTIMIZER
     trainer = TrainConfig(
         num_classes=len(records.class_names),
-        optimizer=optimizer,
+        optimizer=optimizer or USUAL_OPTIMIZER,
         ema_decay=ema_decay,
         label_dropout=0.0,
         accumulation=accumulation,
@@ -122,7 +126,7 @@ def configure_autoencoder(
         discriminator=discriminator,
         objective=objective or AutoencoderObjective(),
         perceptual=perceptual or NoPerceptual(),
-        discriminator_optimizer=optimizer,
+        discriminator_optimizer=discriminator_optimizer or OF_DISCRIMINATOR,
         training=trainer,
     )
 
