@@ -133,7 +133,7 @@ def autoencoder(
     seed: int = 0,
     workers: int = 0,
     images: int = 256,
-    beside: Path | None = None,
+    beside: str | None = None,
 ) -> OpenedAutoencoder:
     """Train an autoencoder, or go on with the one in FOLDER, and measure it on held-out images.
 
@@ -154,7 +154,7 @@ def autoencoder(
         seed: of weights, batches and masks.
         workers: processes that prepare batches; 0 uses threads.
         images: held-out images to measure on.
-        beside: the folder of another autoencoder whose leaks are measured on the same images.
+        beside: another autoencoder, as open_autoencoder takes it, whose leaks are measured on the same images.
     """
     other = None if beside is None else open_autoencoder(beside)
     if held_out is None and isinstance(data, TextureCrops):

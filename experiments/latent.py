@@ -194,7 +194,7 @@ def report(folder: Path, preset: str, alone: dict) -> Path:
 
 def main(
     folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
-    autoencoder: Annotated[Path, tyro.conf.arg(metavar="AUTOENCODER")],
+    autoencoder: Annotated[str, tyro.conf.arg(metavar="AUTOENCODER")],
     /,
     preset: Literal["miniature", "paper"] = "miniature",
     network: Literal["synchronous", "async-patch", "supervised"] | None = None,
@@ -206,7 +206,7 @@ def main(
 
     Args:
         folder: where latents, runs, rows and the report go.
-        autoencoder: the folder of the autoencoder, whose images are encoded.
+        autoencoder: its folder, a file, or the name of one that comes with the package; its images are encoded.
         preset: how large the tables are.
         network: fill rows of this network only.
         seed: fill rows of this seed only.

@@ -1,7 +1,7 @@
-"""Training an autoencoder and opening it: its config, its learner, its validation.
+"""Training an autoencoder: its config, its learner, its validation.
 
 Its folder is one of the trainer's: it resumes to the bit, discriminator and all, and its checkpoints open as those of a
-denoiser do. What is opened is the moving average of the autoencoder's weights.
+denoiser do.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from asyncpatch.data import AbstractSource, RandomFlip, hold_out, open_once
 from asyncpatch.losses import AutoencoderObjective, reconstruction_errors
-from asyncpatch.nn import Autoencoder, AutoencoderConfig, DiscriminatorConfig, autoencoder_preset, fingerprint_of
+from asyncpatch.nn import Autoencoder, AutoencoderConfig, DiscriminatorConfig, autoencoder_preset
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, check_batch_size, open_images
 from asyncpatch.runs.perceptual import AbstractPerceptual, NoPerceptual
@@ -23,11 +23,9 @@ from asyncpatch.train import (
     Adversarial,
     OptimizerConfig,
     RunConfig,
-    Saved,
     TrainConfig,
     TrainState,
     Validation,
-    load_for_sampling,
     make_mesh,
     train,
 )
@@ -70,20 +68,6 @@ class AutoencoderExperiment:
         known = self.objective.draw_known(key, *image.shape[:2])
         hidden = 1 - jnp.mean(known, dtype=jnp.float32)
         return jnp.full(known.shape, hidden), reconstruction_errors(autoencoder(image, known), image, known)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class OpenedAutoencoder:
-    """What `open_autoencoder` gives."""
-
-    experiment: AutoencoderExperiment
-    autoencoder: Autoencoder
-    saved: Saved
-
-    @property
-    def fingerprint(self) -> str:
-        """What latents that it made are marked with."""
-        return fingerprint_of(self.autoencoder)
 
 
 def configure_autoencoder(
@@ -154,21 +138,3 @@ def train_autoencoder(
         make_mesh(jax.device_count()),
         Validation(held_out, experiment.image_errors),
     )
-
-
-def open_autoencoder(folder: str | Path, step: int | None = None) -> OpenedAutoencoder:
-    """The autoencoder in `folder`, the newest whole one or that of `step`.
-
-    Raises `ValueError` for a folder of anything else, and as `asyncpatch.runs.open_run` does.
-    """
-    saved, autoencoder = load_for_sampling(folder, _build, make_mesh(), step)
-    return OpenedAutoencoder(saved.experiment, autoencoder, saved)
-
-
-def _build(experiment: object, key: PRNGKeyArray) -> Autoencoder:
-    if not isinstance(experiment, AutoencoderExperiment):
-        raise ValueError(
-            f"the folder holds a {type(experiment).__name__} and no autoencoder; give the folder that "
-            "train_autoencoder wrote to"
-        )
-    return experiment.autoencoder.build(key)
