@@ -133,7 +133,7 @@ def autoencoder(
     seed: int = 0,
     workers: int = 0,
     images: int = 256,
-    beside: Path | None = None,
+    beside: str | None = None,
 ) -> OpenedAutoencoder:
     """Train an autoencoder, or go on with the one in FOLDER, and measure it on held-out images.
 
@@ -143,7 +143,7 @@ def autoencoder(
         held_out: what to measure on; if not given, one in ten images of data, which are not trained on, or the held-out
             band of textures.
         objective: weights of the losses, and the share of images that are not masked.
-        optimizer: of the autoencoder, and of the discriminator.
+        optimizer: of the autoencoder; the discriminator has its own.
         run_config: how long, and how often to report, draw and save.
         preset: photographs-64 or paper-256.
         perceptual: what says how different two images look; none trains without.
@@ -154,7 +154,7 @@ def autoencoder(
         seed: of weights, batches and masks.
         workers: processes that prepare batches; 0 uses threads.
         images: held-out images to measure on.
-        beside: the folder of another autoencoder whose leaks are measured on the same images.
+        beside: another autoencoder, as open_autoencoder takes it, whose leaks are measured on the same images.
     """
     other = None if beside is None else open_autoencoder(beside)
     if held_out is None and isinstance(data, TextureCrops):

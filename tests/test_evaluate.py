@@ -23,9 +23,10 @@ from asyncpatch.train import RunConfig, init_state, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
 from experiments.evaluate import evaluate
 from experiments.parts.claims import Claim, judge_claims, show_claims
-from experiments.parts.judges import OwnClassifier, read_batches, read_images
+from experiments.parts.judges import Judging, OwnClassifier, read_batches, read_images
+from experiments.parts.law_curves import claims_at_length, draw_curves, length_names, over_training
 from experiments.parts.law_pictures import describe_laws
-from experiments.parts.law_table import CLAIMED, REPAINT, SCALES, SEEDS, candidates, jobs, laws
+from experiments.parts.law_table import AT_LENGTH, CLAIMED, FURTHER, REPAINT, SCALES, SEEDS, Job, candidates, jobs, laws
 from experiments.parts.made import completed_images
 from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import (
@@ -44,7 +45,8 @@ from experiments.parts.step_report import paired, verdict
 from experiments.parts.tables import collect, line_names, run_names, summary
 from experiments.report import write_report
 from experiments.steps import main as compare_steps
-from experiments.timestep_sampling import configuration
+from experiments.timestep_sampling import configuration, fill_row
+from tests.toy_features import Projection
 
 COUNT = 30  # three of each class, the fewest of which a kernel distance is measured
 FEW = Steps(steps=2)
@@ -421,16 +423,111 @@ def test_description_of_laws_counts_what_the_laws_promise(tmp_path):
 
 
 def test_the_table_has_the_laws_and_seeds_that_its_claims_need():
-    wanted = jobs("laws", 32)
+    wanted = jobs("laws", SCALES["miniature"])
     assert len(wanted) == len(set(wanted)) == (len(CLAIMED) + 1) * len(SEEDS) + 3
-    assert {name for name, _ in wanted} == {*laws(32), REPAINT}
-    assert [name for name, _ in wanted[: len(CLAIMED)]] == list(CLAIMED)
+    assert {job.name for job in wanted} == {*laws(32), REPAINT}
+    assert [job.name for job in wanted[: len(CLAIMED)]] == list(CLAIMED)
+    assert {job.look for job in wanted} == {1.0}
 
 
 def test_tuning_looks_at_no_seed_that_is_reported():
-    assert {seed for _, seed in jobs("tuning", 32)}.isdisjoint(SEEDS)
-    assert {name for name, _ in jobs("tuning", 32)} == {"synchronous", *candidates(32)}
+    wanted = jobs("tuning", SCALES["miniature"])
+    assert {job.seed for job in wanted}.isdisjoint(SEEDS)
+    assert {job.name for job in wanted} == {"synchronous", *candidates(32)}
     assert laws(32)["environment"] in candidates(32).values()
+
+
+def test_claims_are_looked_at_while_their_networks_learn():
+    """A network is looked at in order, as training does not go back, and RePaint after the training that it needs."""
+    scale = SCALES["million"]
+    wanted = jobs("claims", scale)
+    assert len(wanted) == len(set(wanted)) == len(set(map(str, wanted)))
+    assert {job.name for job in wanted if job.seed == SEEDS[0]} == set(AT_LENGTH) <= {*laws(16), REPAINT}
+    assert {job.name for job in wanted if job.seed != SEEDS[0]} == set(FURTHER)
+    trained: dict[str, float] = {}
+    for job in wanted:
+        assert job.look >= trained.get(job.run, 0.0)
+        assert job.name != REPAINT or trained[job.run] == job.look
+        trained[job.run] = job.look
+    assert set(trained.values()) == {1.0}
+    assert scale.steps_at(1.0) * scale.batch_size >= 1_000_000
+    assert all((scale.steps * look).is_integer() for look in scale.looks)
+
+
+def at_length(run, step, value, method=None, seed=0):
+    """A row of a run after some steps of 64 images."""
+    task = {"type": "Generation"} if method is None else {"masks": {"type": "Square"}, "method": {"type": method}}
+    training = {"seed": seed}
+    return {
+        "run": f"{run}-{seed}",
+        "step": step,
+        "task": task,
+        "experiment": {"training": training, "data": {"batch_size": 64}},
+        "calls_per_image": 210,
+        "values": {"FD-classifier": {"value": value, "standard_error": None}},
+    }
+
+
+def test_claims_over_training_are_followed_and_led_on(tmp_path):
+    """A ratio that falls as the square root of the images is said to fall so once more."""
+    steps = (16, 32, 64)
+    rows = [at_length("synchronous", step, 10.0, seed=seed) for step in steps for seed in (0, 1)]
+    rows += [at_length("async-patch", step, 80 / step**0.5, seed=seed) for step in steps for seed in (0, 1)]
+    rows += [at_length("synchronous", 64, 4.0, "RePaint"), at_length("async-patch", 64, 2.0, "Together")]
+    found = over_training(rows, claims_at_length(rows))
+    assert found.head[2:] == (
+        "after 1,024 images",
+        "after 2,048 images",
+        "after 4,096 images",
+        "extrapolated to twice that",
+    )
+    lines = {line[:2]: line[2:] for line in found.lines}
+    ratio = lines["generation", "FD-classifier of async-patch / synchronous is below 1.05"]
+    assert [cell.split()[0] for cell in ratio] == ["2.000", "1.414", "1.000", "0.71"]
+    filled = lines["inpainting, square", "FD-classifier of async-patch / synchronous, RePaint in 210 calls is below 1"]
+    assert filled == ("-", "-", "0.500: cannot tell (one seed)", "-")
+    assert len(lines) == 2, "claims that no two rows speak of are left out"
+    assert draw_curves(rows, "FD-classifier", tmp_path / "curves.png").is_file()
+
+
+def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path):
+    quick = (RePaint(1, 2), Steps(steps=2))
+    scale = dataclasses.replace(SCALES["million"], preset="digits", side=8, shrink=1, steps=4, batch_size=4)
+    scale = dataclasses.replace(scale, generated=4, completed=2, generating=FEW, completing=FEW, quick_repaint=quick)
+    scale = dataclasses.replace(scale, repaint=Steps(steps=10, eta=1.0), looks=(0.5, 1.0))
+    by = Judging(judge)
+    for look in scale.looks:
+        for name in ("synchronous", REPAINT):
+            fill_row(tmp_path, scale, Digits(), Job(name, 0, look), by)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert [row["step"] for row in rows] == 17 * [2] + 17 * [4]
+    assert len(list(tmp_path.glob("*.done"))) == 4
+    names = {"synchronous", "synchronous, Replacement"}
+    assert names < set(length_names(rows))
+    assert len(set(length_names(rows))) == 4
+    fill_row(tmp_path, scale, Digits(), Job(REPAINT, 0, 1.0), by)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Projecting:
+    """A second judge."""
+
+    def load(self, experiment, folder):
+        return Projection.draw(3)
+
+
+def test_two_judges_speak_of_the_same_images(run, judge, rows, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for task, alone in zip((Generation(COUNT), Inpainting(Thin(), COUNT)), read_rows(rows), strict=False):
+        both = evaluate(run, path, task, FEW, judge, beside=Projecting())
+        for name, value in alone["values"].items():
+            assert both["values"][name]["value"] == pytest.approx(value["value"], rel=1e-5)
+        assert both["values"].keys() >= {"FD-classifier", "FD-Projection"}
+        assert both["identity"] != alone["identity"]
+        assert [network["name"] for network in both["networks_beside"]] == ["Projection"]
+    with pytest.raises(ValueError, match=r"two judges of one kind \(OwnClassifier, OwnClassifier\)"):
+        evaluate(run, path, Generation(COUNT), FEW, judge, beside=judge)
 
 
 def test_rows_differ_by_their_law_alone():

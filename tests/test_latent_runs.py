@@ -12,7 +12,7 @@ from PIL import Image
 from toy_latents import AUTOENCODER, save_autoencoder
 
 from asyncpatch.config import from_json, to_json
-from asyncpatch.data import LatentColours, PixelView, latents_of
+from asyncpatch.data import Digits, Folds, LatentColours, PixelView, latents_of, to_uint8
 from asyncpatch.elbo import EightBit
 from asyncpatch.masks import OfSites, OneOf, Square, Thin, Wide, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
@@ -27,21 +27,24 @@ from asyncpatch.runs import (
     open_run,
     write_file,
 )
-from asyncpatch.timesteps import AsyncPatch, Masked
-from asyncpatch.train import OptimizerConfig
+from asyncpatch.timesteps import AsyncPatch, Masked, Synchronous
+from asyncpatch.train import OptimizerConfig, RunConfig
 from experiments import latent
 from experiments.evaluate import evaluate
+from experiments.export_autoencoder import export_autoencoder
 from experiments.likelihood import likelihood
-from experiments.parts.asked import Own
+from experiments.parts.asked import Own, asked_of_own
 from experiments.parts.bounds import Effort, Ends, open_model
 from experiments.parts.judges import OwnClassifier, read_images
+from experiments.parts.latents_of import LatentsOf
 from experiments.parts.law_table import MASKS
 from experiments.parts.made import completed_images
-from experiments.parts.medium import AS_DECODED, medium_of
+from experiments.parts.medium import AS_DECODED, medium_for, medium_of
 from experiments.parts.rows import Inpainting, RePaint, Steps, read_rows
 from experiments.parts.tables import task_name
 from experiments.sample import main as sample
 from experiments.timestep_sampling import Judging
+from experiments.train import main as train
 
 COUNT = 8
 FEW = Steps(steps=2)
@@ -238,8 +241,87 @@ def test_samples_are_decoded_and_regions_of_sites_shown_on_their_pixels(run, aut
     sample(str(run), tmp_path, few, count=COUNT, autoencoder=autoencoder)
     first, second, *_ = sorted((tmp_path / "inpainting").glob("*.png"))
     assert size_of(first) == size_of(second) == (8, 8)
-    with pytest.raises(ValueError, match="runs on pixels alone"):
-        sample(str(run), tmp_path, few, Own(image=first, mask=first), autoencoder=autoencoder)
+
+
+@pytest.fixture(scope="module")
+def files(given, tmp_path_factory):
+    """A held-out image, a mask with its right half and one pixel hidden, and strengths from kept to made anew."""
+    folder = tmp_path_factory.mktemp("own")
+    known = np.tile(np.arange(8) < 4, (8, 1))
+    known[0, 0] = False
+    strength = np.where(known, 0, 255)
+    strength[4:, 4:] = 128
+    for name, values in (("image", to_uint8(given[0][0])[..., 0]), ("mask", known * 255), ("strength", strength)):
+        Image.fromarray(values.astype(np.uint8)).save(folder / f"{name}.png")
+    return folder, known, strength
+
+
+FEW_STEPS = SamplingConfig(steps=2, guidance=1.0)
+
+
+def test_an_image_of_ones_own_is_filled_and_its_known_pixels_given_back(run, autoencoder, files, tmp_path):
+    folder, known, _ = files
+    own = Own(folder / "image.png", mask=folder / "mask.png")
+    pixels = np.asarray(Image.open(folder / "image.png"))
+    made = {}
+    for name, asked in (("decoded", own), ("given back", dataclasses.replace(own, give_back=True))):
+        sample(str(run), tmp_path / name, FEW_STEPS, asked, count=2, autoencoder=autoencoder)
+        made[name] = np.asarray(Image.open(tmp_path / name / "inpainting" / "0.png"))
+    assert np.array_equal(made["given back"][known], pixels[known])
+    assert not np.array_equal(made["decoded"][known], pixels[known]), "the wrong twin: the weights are random"
+    assert np.array_equal(made["given back"][~known], made["decoded"][~known])
+
+
+def test_what_is_made_anew_is_not_read_and_a_site_changes_as_its_most_changed_pixel(run, opened, files, tmp_path):
+    folder, known, strength = files
+    opened_run = open_run(run)
+    medium = medium_for(opened_run.experiment, opened)
+    pixels = np.asarray(Image.open(folder / "image.png"))
+
+    def asked(changed, **what):
+        Image.fromarray(np.where(changed, 255 - pixels, pixels)).save(tmp_path / "image.png")
+        return asked_of_own(opened_run, medium, Own(tmp_path / "image.png", **what), FEW_STEPS, (), 1, None)
+
+    kinds = {
+        "inpainting": ({"mask": folder / "mask.png"}, ~known),
+        "image_to_image": ({"strength": folder / "strength.png"}, strength == 255),
+    }
+    for name, (what, hidden) in kinds.items():
+        plain, other, read = (asked(changed, **what) for changed in (np.zeros((8, 8), bool), hidden, ~hidden))
+        assert list(plain.tasks) == [name]
+        assert np.array_equal(plain.images, other.images)
+        assert not np.array_equal(plain.images, read.images), "the wrong twin: pixels that are read"
+    begins = asked(known, strength=folder / "strength.png").tasks["image_to_image"].plan.times[0]
+    assert begins[0].tolist() == [1, 0, 1, 1], "a site with one pixel that is made anew is made anew"
+    assert begins[3].tolist() == [0, 0, np.float32(128 / 255), np.float32(128 / 255)]
+    assert np.array_equal(asked(known, mask=folder / "mask.png").tasks["inpainting"].known, begins == 0)
+
+
+def test_latents_go_beyond_the_border_of_an_image(run, autoencoder, opened, files, tmp_path):
+    folder, _, _ = files
+    own = Own(folder / "image.png", canvas=(14, 12), give_back=True)
+    sample(str(run), tmp_path, FEW_STEPS, own, count=1, autoencoder=autoencoder)
+    made = np.asarray(Image.open(tmp_path / "outpainting" / "0.png"))
+    assert made.shape == (14, 12)
+    assert np.array_equal(made[2:10, 2:10], np.asarray(Image.open(folder / "image.png"))), "on the corner of a site"
+    opened_run = open_run(run)
+    medium = medium_for(opened_run.experiment, opened)
+    texture = Own(exemplar=folder / "image.png", canvas=(12, 12))
+    wanted = asked_of_own(opened_run, medium, texture, FEW_STEPS, (), 1, None)
+    assert wanted.tasks["texture"].known.sum() == 16
+    with pytest.raises(ValueError, match="cannot divide an image of 13x12 pixels"):
+        asked_of_own(opened_run, medium, dataclasses.replace(own, canvas=(13, 12)), FEW_STEPS, (), 1, None)
+
+
+def test_an_image_of_ones_own_takes_an_autoencoder_and_whole_sites(run, opened, files, tmp_path):
+    folder, _, _ = files
+    own = Own(folder / "image.png", mask=tmp_path / "chequered.png")
+    with pytest.raises(ValueError, match="give the folder of the autoencoder that made the latents"):
+        sample(str(run), tmp_path, FEW_STEPS, own)
+    Image.fromarray((np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)).save(own.mask)
+    opened_run = open_run(run)
+    with pytest.raises(ValueError, match="no latent site has all of its 2x2 pixels known"):
+        asked_of_own(opened_run, medium_for(opened_run.experiment, opened), own, FEW_STEPS, (), 1, None)
 
 
 def test_a_file_takes_no_latents_for_examples(run, tmp_path):
@@ -247,6 +329,43 @@ def test_a_file_takes_no_latents_for_examples(run, tmp_path):
     examples = Examples(jnp.zeros((1, 4, 4, 2)), jnp.zeros(1, jnp.int32))
     with pytest.raises(ValueError, match="the run is on latents; leave the examples out"):
         write_file(dataclasses.replace(opened, examples=examples), tmp_path / "run.safetensors")
+
+
+def test_the_ordinary_command_trains_on_latents_and_draws_pixels(autoencoder, latents, tmp_path):
+    data = LatentsOf(str(autoencoder), Path(latents[0].folder).parent)
+    short = RunConfig(steps=1, checkpoint_every=1, sample_every=1, validation_batches=1)
+    settings = {"preset": "tiny", "timesteps": Synchronous(), "batch_size": 8, "sampling": FEW_STEPS}
+    train(str(tmp_path), data, run_config=short, **settings)
+    found = open_run(tmp_path)
+    assert (found.experiment.data.source, found.experiment.data.held_out) == latents
+    assert found.experiment.timesteps == Synchronous()
+    (sheet,) = (tmp_path / "samples").glob("*.png")
+    pixels, gap, columns, rows = 8, 2, 8, 4
+    wide, high = (count * (pixels + gap) + gap for count in (columns, rows))
+    width, height = size_of(sheet)
+    assert width * high == height * wide, "decoded, and not a pixel a site"
+    for wrong in ({"held_out": Digits()}, {"held_out_one_in": 5}, {"evaluate_every": 1}):
+        with pytest.raises(ValueError, match="an autoencoder says which of its images are held out"):
+            train(str(tmp_path), data, **settings, **wrong)
+
+
+# --- The autoencoder as a file
+
+
+def test_an_exported_autoencoder_encodes_and_decodes_with_its_own_latents(autoencoder, opened, tmp_path):
+    file = tmp_path / "ours.safetensors"
+    found = export_autoencoder(str(autoencoder), file, images=COUNT)
+    assert found.measured.keys() == {"held-out images", "PSNR, dB", "SSIM"}, "no perceptual network was asked for"
+    assert found.rounded_from == opened.fingerprint
+    assert encode_data(tmp_path / "latents", found) == encode_data(tmp_path / "latents", open_autoencoder(file))
+    with pytest.raises(ValueError, match="were made by the autoencoder"):
+        encode_data(tmp_path / "latents", opened)
+    elsewhere = export_autoencoder(str(file), tmp_path / "mine.safetensors", Digits(), images=COUNT)
+    assert elsewhere.fingerprint == found.fingerprint
+    assert elsewhere.rounded_from == opened.fingerprint
+    assert elsewhere.experiment.data.held_out == Folds(Digits(), 10, (0,))
+    with pytest.raises(ValueError, match="without any to train on"):
+        export_autoencoder(str(file), file, held_out=Digits())
 
 
 # --- What is refused

@@ -21,6 +21,7 @@ PAGES = [
     "docs/README.md",
     "docs/theory.md",
     "docs/results.md",
+    "docs/data.md",
     "docs/long_runs.md",
     "docs/tpu.md",
 ]

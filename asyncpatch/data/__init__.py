@@ -27,7 +27,7 @@ from asyncpatch.data.transforms import (
     to_network,
     to_uint8,
 )
-from asyncpatch.data.views import AbstractView, LatentColours, LatentView, PixelView, give_back
+from asyncpatch.data.views import AbstractView, GivenBack, LatentColours, LatentView, PixelView, give_back
 
 __all__ = [
     "AbstractRecords",
@@ -40,6 +40,7 @@ __all__ = [
     "Digits",
     "Encoder",
     "Folds",
+    "GivenBack",
     "IdxFiles",
     "ImageFolder",
     "InMemoryRecords",

@@ -64,6 +64,19 @@ class LatentView(AbstractView):
         return _decode_all(self.decode, self.scale.from_unit(made), min(self.at_once, len(made)))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class GivenBack(AbstractView):
+    """Of another view, with the known pixels of one image put into all that it shows, to the bit."""
+
+    view: AbstractView
+    image: Float[Array, "height width channel"]
+    known: Bool[Array, "height width"]
+
+    def images(self, made: Float[Array, "batch rows cols features"]) -> Float[Array, "batch height width channel"]:
+        seen = self.view.images(made)
+        return give_back(seen, jnp.broadcast_to(self.image[None], seen.shape), self.known)
+
+
 @eqx.filter_jit
 def _decode_all(decode, latents, at_once):
     return jnp.clip(jax.lax.map(decode, latents, batch_size=at_once), -1.0, 1.0)

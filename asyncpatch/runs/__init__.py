@@ -2,12 +2,14 @@
 
 from asyncpatch.config import register as register
 from asyncpatch.runs.autoencoder import AutoencoderExperiment as AutoencoderExperiment
-from asyncpatch.runs.autoencoder import OpenedAutoencoder as OpenedAutoencoder
 from asyncpatch.runs.autoencoder import configure_autoencoder as configure_autoencoder
-from asyncpatch.runs.autoencoder import open_autoencoder as open_autoencoder
 from asyncpatch.runs.autoencoder import train_autoencoder as train_autoencoder
+from asyncpatch.runs.autoencoder_file import as_stored as as_stored
 from asyncpatch.runs.autoencoder_file import read_autoencoder as read_autoencoder
 from asyncpatch.runs.autoencoder_file import write_autoencoder as write_autoencoder
+from asyncpatch.runs.autoencoder_opened import OpenedAutoencoder as OpenedAutoencoder
+from asyncpatch.runs.autoencoder_opening import open_autoencoder as open_autoencoder
+from asyncpatch.runs.autoencoder_opening import shipped_autoencoders as shipped_autoencoders
 from asyncpatch.runs.difficulty import DifficultyExperiment as DifficultyExperiment
 from asyncpatch.runs.difficulty import configure_head as configure_head
 from asyncpatch.runs.difficulty import open_head as open_head

@@ -1,7 +1,7 @@
-"""Training an autoencoder and opening it: its config, its learner, its validation.
+"""Training an autoencoder: its config, its learner, its validation.
 
 Its folder is one of the trainer's: it resumes to the bit, discriminator and all, and its checkpoints open as those of a
-denoiser do. What is opened is the moving average of the autoencoder's weights.
+denoiser do.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from asyncpatch.data import AbstractSource, RandomFlip, hold_out, open_once
 from asyncpatch.losses import AutoencoderObjective, reconstruction_errors
-from asyncpatch.nn import Autoencoder, AutoencoderConfig, DiscriminatorConfig, autoencoder_preset, fingerprint_of
+from asyncpatch.nn import Autoencoder, AutoencoderConfig, DiscriminatorConfig, autoencoder_preset
 from asyncpatch.runs.cache import keep_compiled
 from asyncpatch.runs.experiment import DataConfig, check_batch_size, open_images
 from asyncpatch.runs.perceptual import AbstractPerceptual, NoPerceptual
@@ -23,17 +23,19 @@ from asyncpatch.train import (
     Adversarial,
     OptimizerConfig,
     RunConfig,
-    Saved,
     TrainConfig,
     TrainState,
     Validation,
-    load_for_sampling,
     make_mesh,
     train,
 )
 
 USUAL_OPTIMIZER = OptimizerConfig(learning_rate=4e-4, warmup_steps=200, b2=0.99, eps=1e-8)
-"""Of the autoencoder of small photographs; its discriminator's has the same."""
+"""Of the autoencoder of small photographs."""
+
+OF_DISCRIMINATOR = OptimizerConfig(learning_rate=2e-4, warmup_steps=100, b1=0.5, b2=0.9, eps=1e-8)
+"""One that learns five times as fast, with more momentum, is soon level with a guess, and its gradient, brought up to
+the size of the others', is noise: the loss of photographs rose from .17 to .85 within a hundred steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,20 +70,6 @@ class AutoencoderExperiment:
         return jnp.full(known.shape, hidden), reconstruction_errors(autoencoder(image, known), image, known)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OpenedAutoencoder:
-    """What `open_autoencoder` gives."""
-
-    experiment: AutoencoderExperiment
-    autoencoder: Autoencoder
-    saved: Saved
-
-    @property
-    def fingerprint(self) -> str:
-        """What latents that it made are marked with."""
-        return fingerprint_of(self.autoencoder)
-
-
 def configure_autoencoder(
     source: AbstractSource,
     preset_name: str,
@@ -92,6 +80,7 @@ def configure_autoencoder(
     objective: AutoencoderObjective | None = None,
     perceptual: AbstractPerceptual | None = None,
     optimizer: AbstractOptimizerConfig | None = None,
+    discriminator_optimizer: AbstractOptimizerConfig | None = None,
     ema_decay: float = 0.999,
     accumulation: int = 1,
     seed: int = 0,
@@ -107,10 +96,9 @@ def configure_autoencoder(
     autoencoder, discriminator = autoencoder_preset(preset_name, channels)
     autoencoder.check_image(height, width, channels)
     discriminator.check_image(height, width, channels)
-    optimizer = optimizer or USUAL_OPTIMIZER
     trainer = TrainConfig(
         num_classes=len(records.class_names),
-        optimizer=optimizer,
+        optimizer=optimizer or USUAL_OPTIMIZER,
         ema_decay=ema_decay,
         label_dropout=0.0,
         accumulation=accumulation,
@@ -122,7 +110,7 @@ def configure_autoencoder(
         discriminator=discriminator,
         objective=objective or AutoencoderObjective(),
         perceptual=perceptual or NoPerceptual(),
-        discriminator_optimizer=optimizer,
+        discriminator_optimizer=discriminator_optimizer or OF_DISCRIMINATOR,
         training=trainer,
     )
 
@@ -150,21 +138,3 @@ def train_autoencoder(
         make_mesh(jax.device_count()),
         Validation(held_out, experiment.image_errors),
     )
-
-
-def open_autoencoder(folder: str | Path, step: int | None = None) -> OpenedAutoencoder:
-    """The autoencoder in `folder`, the newest whole one or that of `step`.
-
-    Raises `ValueError` for a folder of anything else, and as `asyncpatch.runs.open_run` does.
-    """
-    saved, autoencoder = load_for_sampling(folder, _build, make_mesh(), step)
-    return OpenedAutoencoder(saved.experiment, autoencoder, saved)
-
-
-def _build(experiment: object, key: PRNGKeyArray) -> Autoencoder:
-    if not isinstance(experiment, AutoencoderExperiment):
-        raise ValueError(
-            f"the folder holds a {type(experiment).__name__} and no autoencoder; give the folder that "
-            "train_autoencoder wrote to"
-        )
-    return experiment.autoencoder.build(key)

@@ -28,7 +28,7 @@ from asyncpatch.data import (
 )
 from asyncpatch.data.latents import DIGITS_SHOWN
 from asyncpatch.nn import Autoencoder
-from asyncpatch.runs.autoencoder import OpenedAutoencoder
+from asyncpatch.runs.autoencoder_opened import OpenedAutoencoder
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.shapes import Image
 
@@ -92,6 +92,7 @@ def latent_view(opened: OpenedAutoencoder, experiment: Experiment) -> LatentView
     if latents.autoencoder != opened.fingerprint:
         raise ValueError(
             f"the run is on latents of the autoencoder {latents.autoencoder[:DIGITS_SHOWN]}..., got "
-            f"{opened.fingerprint[:DIGITS_SHOWN]}...; give the folder, and the step, of the one that they were made by"
+            f"{opened.fingerprint[:DIGITS_SHOWN]}...; give the one that they were made by: the folder and its step, or "
+            "the file (one in float16 is another autoencoder than the folder that it was exported from)"
         )
     return LatentView(latents.scale, Decoding(opened.autoencoder))

@@ -51,11 +51,11 @@ class Judged:
     holds: str
 
 
-def judge_claims(rows: list[dict], claims: Sequence[Claim]) -> list[Judged]:
-    """Judge each claim by rows."""
+def judge_claims(rows: list[dict], claims: Sequence[Claim], names: list[str] | None = None) -> list[Judged]:
+    """Judge each claim by rows, whose lines are called `names`: `line_names` if not given."""
     values = {
         (name, task_name(row), metric, row["experiment"]["training"]["seed"]): estimate["value"]
-        for row, name in zip(rows, line_names(rows), strict=True)
+        for row, name in zip(rows, names or line_names(rows), strict=True)
         for metric, estimate in row["values"].items()
     }
     judged = []

@@ -64,17 +64,19 @@ def draw_tasks(
     columns: int = 8,
     singles: Path | None = None,
     view: AbstractView | None = None,
+    originals: Float[Array, "batch high wide colour"] | None = None,
 ) -> dict[str, dict]:
     """Run each task; write its grid, its time-field strip and the animation of it. Returns a record a task: files,
     seconds, labels.
 
     Tasks that read pixels of `image` take `given_labels`; the others make `made_labels`. Below the folder `singles`, if
     it is given, every image goes into a file of its own, pixel for pixel, in a folder named after its task. What is not
-    pixels is shown through `view`, and times and regions of its tokens on all pixels of each.
+    pixels is shown through `view`, and times and regions of its tokens on all pixels of each. Pictures show the
+    `originals`, if they are given, beside what was made of `image`.
     """
     output.mkdir(parents=True, exist_ok=True)
     view = view or PixelView()
-    given = _seen(view, image)
+    given = _seen(view, image) if originals is None else jax.device_get(originals)
     records = {}
     for name, task in tasks.items():
         begins = task.plan.times[0] if isinstance(task.plan, FixedPlan) else jnp.ones(image.shape[1:3])

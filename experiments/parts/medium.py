@@ -30,7 +30,7 @@ Tokens = Float[Array, "images rows cols features"]
 class AbstractMedium(abc.ABC):
     """The tokens that a run's denoiser makes, and their way to images and back.
 
-    To write one more: a frozen dataclass with these four. No image may depend on another one.
+    To write one more: a frozen dataclass with these six. No image may depend on another one.
     """
 
     experiment: Experiment
@@ -43,8 +43,19 @@ class AbstractMedium(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def side(self) -> int:
+        """Of a token, in pixels."""
+
+    @property
+    @abc.abstractmethod
     def view(self) -> AbstractView:
         """From tokens to images."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that the denoiser's tokens stand for."""
+        rows, cols, _ = self.experiment.data.shape
+        return rows * self.side, cols * self.side, self.pixels.data.shape[2]
 
     @abc.abstractmethod
     def given(self, images: Images, known: Known) -> tuple[Tokens, Bool[Array, "images rows cols"]]:
@@ -66,6 +77,10 @@ class PixelMedium(AbstractMedium):
     @property
     def pixels(self) -> Experiment:
         return self.experiment
+
+    @property
+    def side(self) -> int:
+        return 1
 
     @property
     def view(self) -> PixelView:
@@ -97,6 +112,10 @@ class LatentMedium(AbstractMedium):
         return self.opened.experiment
 
     @property
+    def side(self) -> int:
+        return self.opened.autoencoder.config.factor
+
+    @property
     def view(self) -> LatentView:
         return self.decoder
 
@@ -122,25 +141,33 @@ def _encode_all(autoencoder: Autoencoder, images: Tokens, known: Bool[Array, "im
 
 
 def medium_of(experiment: Experiment, autoencoder: OpenedAutoencoder | None) -> AbstractMedium:
-    """The medium of a run.
+    """The medium of a run that is judged by the images that its autoencoder held out.
 
-    Raises `ValueError` for latents without the autoencoder that made them, and for pixels with one, and if the
-    autoencoder's images are not as many as the latents that the run holds out.
+    Raises as `medium_for` does, and `ValueError` if the autoencoder's images are not as many as the run's latents.
     """
+    medium = medium_for(experiment, autoencoder)
     if autoencoder is None:
-        if latents_of(experiment.data.source) is not None:
-            raise ValueError(
-                "the run is on latents, and images are judged as pixels; give the folder of the autoencoder that made "
-                "the latents"
-            )
-        return PixelMedium(experiment)
-    view = latent_view(autoencoder, experiment)
-    parts = "source", "held_out"
-    for name in parts:
+        return medium
+    for name in ("source", "held_out"):
         ours, theirs = (len(open_once(getattr(data, name))) for data in (experiment.data, autoencoder.experiment.data))
         if ours != theirs:
             raise ValueError(
                 f"the run has {ours} latents in its data's {name}, the autoencoder {theirs} images: they are not of "
                 "the same images; train on latents of the autoencoder's own images (encode_data)"
             )
-    return LatentMedium(experiment, autoencoder, view)
+    return medium
+
+
+def medium_for(experiment: Experiment, autoencoder: OpenedAutoencoder | None) -> AbstractMedium:
+    """The medium of a run, whose data need not be at hand.
+
+    Raises `ValueError` for latents without the autoencoder that made them, and for pixels with one.
+    """
+    if autoencoder is not None:
+        return LatentMedium(experiment, autoencoder, latent_view(autoencoder, experiment))
+    if latents_of(experiment.data.source) is not None:
+        raise ValueError(
+            "the run is on latents, and images are pixels; give the folder of the autoencoder that made the latents, "
+            "or its file"
+        )
+    return PixelMedium(experiment)

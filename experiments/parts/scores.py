@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -18,6 +18,7 @@ from asyncpatch.metrics import (
     Estimate,
     Features,
     FeatureStatistics,
+    NetworkIdentity,
     class_accuracy,
     collect_features,
     collect_statistics,
@@ -116,41 +117,41 @@ def generation(
     medium: AbstractMedium,
     task: Generation,
     how: Steps,
-    judge: AbstractFeatureNetwork,
+    judges: Sequence[AbstractFeatureNetwork],
     reference: Path | None,
 ) -> Results:
-    """Generate, and compare with real images. Memory does not grow with the count beyond `KEPT` images."""
+    """Generate, and compare with real images. Memory does not grow with the count beyond `KEPT` images.
+
+    The first of the judges counts precision and recall; `reference` is of its features.
+    """
     kept: list[Images] = []
-
-    def watched() -> Iterator[Images]:
-        for images in generated_batches(denoiser, medium, task, how):
-            if len(kept) * BATCH < KEPT:
-                kept.append(images)
-            # Every process judges its share of the images that all of them made.
-            if len(share := images[jax.process_index() :: jax.process_count()]):
-                yield share
-
-    statistics = merge_across_processes(collect_statistics(judge, watched()))
-    made = np.concatenate(kept)
-    pixels = medium.pixels
+    collected = [FeatureStatistics.empty(NetworkIdentity.of(judge)) for judge in judges]
+    for images in generated_batches(denoiser, medium, task, how):
+        if len(kept) * BATCH < KEPT:
+            kept.append(images)
+        # Every process judges its share of the images that all of them made.
+        if len(share := images[jax.process_index() :: jax.process_count()]):
+            collected = [
+                one.merge(collect_statistics(judge, [share])) for judge, one in zip(judges, collected, strict=True)
+            ]
+    made, pixels = np.concatenate(kept), medium.pixels
     held_out = len(open_once(pixels.data.held_out))
     real, _ = read_images(pixels, pixels.data.held_out, min(count_of(task), KEPT, held_out))
-    theirs = collect_features(judge, in_batches(real))
-    if reference is None:
-        real_statistics, data_hash = FeatureStatistics.of(theirs), hash_images([real])
-    else:
-        real_statistics, data_hash = training_statistics(pixels, judge, reference)
-    ours = collect_features(judge, in_batches(made))
-    overlap = precision_and_recall(ours, theirs)
     labels = np.asarray(labels_in_turn(len(made), medium.experiment.network.num_classes))
-    values = {
-        frechet_name(judge): Estimate(frechet_distance(statistics, real_statistics)),
-        **_kernel_distances(ours, theirs, labels),
-        "precision": Estimate(overlap.precision),
-        "recall": Estimate(overlap.recall),
-    }
-    if isinstance(judge, Classifier):
-        values["class accuracy"] = class_accuracy(judge, in_batches(made), labels)
+    values: dict[str, Estimate] = {}
+    data_hash = hash_images([real])
+    for number, (judge, one) in enumerate(zip(judges, collected, strict=True)):
+        ours, theirs = (collect_features(judge, in_batches(part)) for part in (made, real))
+        real_statistics = FeatureStatistics.of(theirs)
+        if number == 0 and reference is not None:
+            real_statistics, data_hash = training_statistics(pixels, judge, reference)
+        values[frechet_name(judge)] = Estimate(frechet_distance(merge_across_processes(one), real_statistics))
+        values |= _kernel_distances(ours, theirs, labels)
+        if number == 0:
+            overlap = precision_and_recall(ours, theirs)
+            values |= {"precision": Estimate(overlap.precision), "recall": Estimate(overlap.recall)}
+        if isinstance(judge, Classifier):
+            values["class accuracy"] = class_accuracy(judge, in_batches(made), labels)
     return Results(values, how.calls, data_hash, None, pictures.grid(made[: 4 * SHOWN], SHOWN))
 
 
@@ -184,7 +185,7 @@ def inpainting(
     medium: AbstractMedium,
     task: Inpainting,
     how: Steps,
-    judge: AbstractFeatureNetwork,
+    judges: Sequence[AbstractFeatureNetwork],
     lpips: Lpips | None,
 ) -> Results:
     """Complete held-out images, and compare with the originals, image by image and as a set."""
@@ -195,7 +196,7 @@ def inpainting(
     values = {
         name + form: value
         for form, images in forms.items()
-        for name, value in compared(images, real, known, judge, lpips).items()
+        for name, value in compared(images, real, known, judges, lpips).items()
     }
     shown = next(iter(forms.values()))
     sheet = pictures.each_before_and_after(real[:SHOWN], known[:SHOWN], shown[:SHOWN])
@@ -203,13 +204,15 @@ def inpainting(
 
 
 def compared(
-    made: Images, real: Images, known: Known, judge: AbstractFeatureNetwork, lpips: Lpips | None
+    made: Images, real: Images, known: Known, judges: Sequence[AbstractFeatureNetwork], lpips: Lpips | None
 ) -> dict[str, Estimate]:
     """Images against their originals, one by one where these are hidden, and as a set."""
     each = list(zip(made, real, known, strict=True))
-    ours, theirs = (FeatureStatistics.of(collect_features(judge, in_batches(part))) for part in (made, real))
-    values = {
-        frechet_name(judge): Estimate(frechet_distance(ours, theirs)),
+    values: dict[str, Estimate] = {}
+    for judge in judges:
+        ours, theirs = (FeatureStatistics.of(collect_features(judge, in_batches(part))) for part in (made, real))
+        values[frechet_name(judge)] = Estimate(frechet_distance(ours, theirs))
+    values |= {
         "PSNR": _mean([min(psnr(*one), ROUNDING_PSNR) for one in each]),
         "SSIM": _mean([ssim(*one) for one in each]),
     }

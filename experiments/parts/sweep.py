@@ -39,7 +39,7 @@ def evaluate_all(rows: Path, settings: Sequence[Setting], seeds: Sequence[int], 
         distance = lpips if isinstance(setting.task, Inpainting) else None
         how = dataclasses.replace(setting.how, seed=seed)
         name, medium = Path(setting.run).name, PixelMedium(runs[setting.run].experiment)
-        row = evaluation(runs[setting.run], medium, name, rows, setting.task, how, OwnClassifier(), None, distance)
+        row = evaluation(runs[setting.run], medium, name, rows, setting.task, how, [OwnClassifier()], None, distance)
         return dataclasses.replace(row, line=f"{setting.line}, seed {seed}")
 
     found = iter(fill(rows, [wanted(setting, seed) for setting in settings for seed in seeds]))

@@ -1,0 +1,132 @@
+"""What rows of one table at several lengths of training say: curves, and every claim from look to look."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+from experiments.parts.claims import Claim, judge_claims
+from experiments.parts.law_table import MASKS
+from experiments.parts.tables import Finding, collect, run_names, summary
+from experiments.report import LOWER_IS_BETTER
+
+LOOKS_OF_A_TREND = 3
+"""The last looks that a straight line is laid through, of the logarithm of a ratio against that of the images."""
+
+
+def length_names(rows: list[dict]) -> list[str]:
+    """Of each row: its network, and how it completes images, with its calls where RePaint makes more or fewer."""
+    names = []
+    for row, run in zip(rows, run_names(rows), strict=True):
+        method = row["task"].get("method", {"type": "Together"})["type"].rpartition(".")[2]
+        calls = f" in {row['calls_per_image']} calls" if method == "RePaint" else ""
+        names.append(run if method == "Together" else f"{run}, {method}{calls}")
+    return names
+
+
+def claims_at_length(rows: list[dict]) -> list[Claim]:
+    """The paper's claims and ours, by every Frechet distance of the rows, and by LPIPS where it was measured."""
+    metrics = list(dict.fromkeys(name for row in rows for name in row["values"]))
+    distances = [name for name in metrics if name.startswith(("FD", "FID"))]
+    baselines = sorted({name for name in length_names(rows) if name.startswith("synchronous, ")})
+    methods = ("async-patch", "async-patch, Trailing", "environment", "environment, Trailing")
+    found = []
+    for metric in distances:
+        found += [Claim("generation", metric, law, "synchronous", limit=1.05) for law in ("async-patch", "environment")]
+        found += [
+            Claim("generation", metric, law, other)
+            for law in ("async-patch", "environment")
+            for other in ("patchwise", "perlin")
+        ]
+        found.append(Claim("generation", metric, "environment", "async-patch"))
+    for metric in [*distances, *(["LPIPS"] if "LPIPS" in metrics else [])]:
+        found += [
+            Claim(f"inpainting, {family}", metric, method, baseline)
+            for method in methods
+            for baseline in (*baselines, "supervised")
+            for family in MASKS
+        ]
+    return found
+
+
+def over_training(rows: list[dict], claims: Sequence[Claim]) -> Finding:
+    """Every claim at every look, and where its trend would lead; those that no two rows speak of are left out."""
+    looks = sorted({_images(row) for row in rows})
+    lines = []
+    for claim in claims:
+        at_looks = []
+        for look in looks:
+            there = [row for row in rows if _images(row) == look]
+            at_looks += judge_claims(there, [claim], length_names(there))
+        if any(one.seeds for one in at_looks):
+            cells = [f"{one.measured}: {one.holds}" if one.seeds else "-" for one in at_looks]
+            trend = _extrapolated(
+                [(look, one.measured) for look, one in zip(looks, at_looks, strict=True) if one.seeds]
+            )
+            lines.append((claim.task, claim.statement, *cells, trend))
+    heads = [f"after {look:,} images" for look in looks]
+    note = (
+        "Networks of one seed are compared with each other. A verdict other than 'cannot tell' is wrong in 5% of cases "
+        "(one-sided t-test). The last column is no measurement: a straight line through the last "
+        f"{LOOKS_OF_A_TREND} looks, of logarithms, at twice the longest training."
+    )
+    return Finding("Claims over training", ("task", "claim", *heads, "extrapolated to twice that"), lines, note)
+
+
+def _extrapolated(points: Sequence[tuple[int, str]]) -> str:
+    """A ratio at twice the last number of images."""
+    last = points[-LOOKS_OF_A_TREND:]
+    if len(last) < LOOKS_OF_A_TREND:
+        return "-"
+    images, ratios = zip(
+        *((math.log(images), math.log(float(shown.split()[0]))) for images, shown in last), strict=True
+    )
+    slope, start = np.polyfit(images, ratios, 1)
+    return f"{math.exp(start + slope * (images[-1] + math.log(2))):.2f}"
+
+
+def draw_curves(rows: list[dict], metric: str, path: Path) -> Path:
+    """A metric against the images of training, a panel a task: the mean over seeds, and each seed as a dot."""
+    told = [row for row in rows if metric in row["values"]]
+    looks = sorted({_images(row) for row in told})
+    cells = {
+        look: collect(there := [row for row in told if _images(row) == look], length_names(there)) for look in looks
+    }
+    tasks = list(dict.fromkeys(task for at in cells.values() for task in at))
+    names = list(dict.fromkeys(name for at in cells.values() for found in at.values() for name in found))
+    figure, panels = plt.subplots(1, len(tasks), figsize=(2.8 * len(tasks), 3.6), layout="constrained", squeeze=False)
+    for axes, task in zip(panels[0], tasks, strict=True):
+        for place, name in enumerate(names):
+            found = {look: at.get(task, {}).get(name, {}).get(metric, []) for look, at in cells.items()}
+            found = {look: values for look, values in found.items() if values}
+            style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else "--"}
+            means = [summary(values).value for values in found.values()]
+            axes.plot(list(found), means, label=name, linewidth=1.2, **style)
+            for look, values in found.items():
+                axes.plot([look] * len(values), values, ".", color=style["color"], markersize=4)
+        axes.set_xscale("log")
+        axes.set_xticks(looks, [f"{look / 1000:,.0f}k" for look in looks], fontsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+        if metric.startswith(LOWER_IS_BETTER):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="y", labelsize=8)
+        axes.set_title(task, fontsize=9)
+        axes.grid(alpha=0.3)
+    handles = {label: line for axes in panels[0] for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.supxlabel("images of training", fontsize=9)
+    panels[0][0].set_ylabel(metric, fontsize=9)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _images(row: dict) -> int:
+    """That the row's network was trained on."""
+    return row["step"] * row["experiment"]["data"]["batch_size"]
