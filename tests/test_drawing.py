@@ -72,5 +72,5 @@ def test_no_device_holds_more_than_its_share_while_weights_are_drawn():
 
 
 def test_more_weights_than_places_are_refused():
-    with pytest.raises(ValueError, match=re.escape(f"fewer than {MOST:,} weights")):
+    with sharing_weights(make_mesh(1, 4)), pytest.raises(ValueError, match=re.escape(f"fewer than {MOST:,} weights")):
         unit_normals(jr.key(0), [(2**16, 2**16)])

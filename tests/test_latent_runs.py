@@ -373,7 +373,8 @@ def test_an_exported_autoencoder_encodes_and_decodes_with_its_own_latents(autoen
 
 def test_another_autoencoder_is_refused(experiment, latents, tmp_path):
     other = open_autoencoder(save_autoencoder(tmp_path, seed=1))
-    with pytest.raises(ValueError, match=r"on latents of the autoencoder .* got .* give the folder"):
+    refusal = "on latents of the autoencoder .* got .* give the one that they were made by"
+    with pytest.raises(ValueError, match=refusal):
         medium_of(experiment, other)
     with pytest.raises(ValueError, match="were made by the autoencoder"):
         encode_data(Path(latents[0].folder).parent, other)

@@ -30,13 +30,13 @@ Shape = tuple[int, ...]
 
 def unit_normals(key: PRNGKeyArray, shapes: Sequence[Shape]) -> list[Float[Array, "..."]]:
     """An array of each shape, filled one after another from one flat draw. Inside of `asyncpatch.sharding.sharing`, the
-    devices of the mesh share them as they share weights. Raises `ValueError` for `MOST` numbers or more."""
+    devices of the mesh share them as they share weights; `ValueError` is raised then for `MOST` numbers or more."""
     sizes = [math.prod(shape) for shape in shapes]
-    if sum(sizes) >= MOST:
-        raise ValueError(f"one draw has fewer than {MOST:,} weights, got {sum(sizes):,}; draw the network in parts")
     mesh = jax.sharding.get_abstract_mesh()
     if FSDP not in mesh.shape or not _hashes_places(key):
         return _pieces(jr.normal(key, (sum(sizes),)), shapes)
+    if sum(sizes) >= MOST:
+        raise ValueError(f"one draw has fewer than {MOST:,} weights, got {sum(sizes):,}; draw the network in parts")
     specs = [weight_spec(mesh, shape) for shape in shapes]
     starts = list(itertools.accumulate(sizes, initial=0))[:-1]
 

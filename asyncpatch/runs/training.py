@@ -104,7 +104,8 @@ def configure(
     padding: tuple[AbstractTransform, ...] = () if pad_to is None else (PadTo(pad_to, pad_to),)
     transforms = padding + (() if shrink == 1 else (Shrink(shrink),))
     augmentations = (RandomFlip(),) if flip else ()
-    height, width, channels = changed_shape(records, transforms + augmentations)
+    changed = transforms + augmentations
+    height, width, channels = changed_shape(records, changed) if changed else records.shape
     num_classes = len(records.class_names)
     network = preset(preset_name, channels, num_classes)
     network.check_image(height, width, channels)
