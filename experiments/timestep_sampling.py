@@ -36,11 +36,12 @@ from asyncpatch.runs import Experiment, configure, train_run
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import RunConfig
 from experiments.evaluate import judge_run
-from experiments.parts.claims import Claim, judge_claims, show_claims
+from experiments.parts.claims import judge_claims, show_claims
 from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import fashion_mnist
 from experiments.parts.judges import Judging
-from experiments.parts.law_curves import claims_at_length, draw_curves, length_names, over_training
+from experiments.parts.law_claims import BASELINES, generation_claims, inpainting_claims
+from experiments.parts.law_curves import draw_curves, length_names, over_training
 from experiments.parts.law_pictures import describe_laws
 from experiments.parts.law_table import (
     MASKS,
@@ -108,32 +109,6 @@ def done(folder: Path, job: Job) -> Path:
     return folder / f"{job}.done"
 
 
-def generation_claims(distance: str) -> list[Claim]:
-    """What the paper says of its laws, and what we hope of ours, in terms of a Frechet distance."""
-    pairs = [("AsyncPatch", "Patchwise"), ("AsyncPatch", "Perlin")]
-    pairs += [("Environment", "Synchronous"), ("Environment", "AsyncPatch"), ("Environment", "Perlin")]
-    return [
-        Claim("generation", distance, "AsyncPatch", "Synchronous", limit=1.05),
-        *(Claim("generation", distance, *pair) for pair in pairs),
-    ]
-
-
-def inpainting_claims(distance: str) -> list[Claim]:
-    """Against the baselines, and of trailing and our law against AsyncPatch."""
-    pairs = [
-        (law, f"Synchronous, {baseline}")
-        for baseline in ("RePaint", "Replacement")
-        for law in ("AsyncPatch", "AsyncPatch, Trailing", "Environment", "Environment, Trailing")
-    ]
-    pairs += [("AsyncPatch, Trailing", "AsyncPatch"), ("Environment", "AsyncPatch")]
-    return [
-        Claim(f"inpainting, {family}", metric, *pair)
-        for metric in (distance, "LPIPS")
-        for pair in pairs
-        for family in MASKS
-    ]
-
-
 def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
     """Write what the rows of `folder` say so far into its `report`. Returns the page."""
     rows, page = read_rows(folder / "rows.jsonl"), folder / "report"
@@ -143,7 +118,10 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
     distances = [name for row in rows for name in row["values"] if name.startswith(("FD", "FID"))]
     names = {"laws": line_names, "tuning": run_names, "claims": length_names}[table]
     if table == "laws" and distances:
-        of_generation, of_inpainting = generation_claims(distances[0]), inpainting_claims(distances[0])
+        of_generation, of_inpainting = (
+            generation_claims(distances[0]),
+            inpainting_claims([distances[0], "LPIPS"], BASELINES),
+        )
         findings = [
             show_claims("Claims about generation", judge_claims(rows, of_generation)),
             show_claims("Claims about inpainting", judge_claims(rows, of_inpainting)),
@@ -153,7 +131,10 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
         for metric in (*dict.fromkeys(distances), "LPIPS"):
             if any(metric in row["values"] for row in rows):
                 draw_curves(rows, metric, page / f"curves_{metric}.png")
-        findings = [over_training(rows, claims_at_length(rows)), *findings]
+        baselines = sorted({name for name in names(rows) if name.startswith("Synchronous, ")} | {"Masked"})
+        claims = [claim for distance in dict.fromkeys(distances) for claim in generation_claims(distance)]
+        claims += inpainting_claims([*dict.fromkeys(distances), "LPIPS"], baselines)
+        findings = [over_training(rows, claims), *findings]
         rows = [row for row in rows if row["step"] == max(row["step"] for row in rows)]
     return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings, names=names(rows))
 

@@ -24,7 +24,8 @@ from asyncpatch.train.checkpoint import Checkpoints
 from experiments.evaluate import evaluate
 from experiments.parts.claims import Claim, judge_claims, show_claims
 from experiments.parts.judges import Judging, OwnClassifier, read_batches, read_images
-from experiments.parts.law_curves import claims_at_length, draw_curves, length_names, over_training
+from experiments.parts.law_claims import generation_claims, inpainting_claims
+from experiments.parts.law_curves import draw_curves, length_names, over_training
 from experiments.parts.law_pictures import describe_laws
 from experiments.parts.law_table import AT_LENGTH, CLAIMED, FURTHER, REPAINT, SCALES, SEEDS, Job, candidates, jobs, laws
 from experiments.parts.made import completed_images
@@ -45,7 +46,7 @@ from experiments.parts.step_report import paired, verdict
 from experiments.parts.tables import collect, line_names, run_names, summary
 from experiments.report import write_report
 from experiments.steps import main as compare_steps
-from experiments.timestep_sampling import configuration, fill_row
+from experiments.timestep_sampling import configuration, fill_row, report
 from tests.toy_features import Projection
 
 COUNT = 30  # three of each class, the fewest of which a kernel distance is measured
@@ -462,7 +463,7 @@ def at_length(run, step, value, method=None, seed=0):
         "run": f"{run}-{seed}",
         "step": step,
         "task": task,
-        "experiment": {"training": training, "data": {"batch_size": 64}},
+        "experiment": {"training": training, "data": {"batch_size": 64}, "timesteps": {"type": run}},
         "calls_per_image": 210,
         "values": {"FD-classifier": {"value": value, "standard_error": None}},
     }
@@ -471,10 +472,12 @@ def at_length(run, step, value, method=None, seed=0):
 def test_claims_over_training_are_followed_and_led_on(tmp_path):
     """A ratio that falls as the square root of the images is said to fall so once more."""
     steps = (16, 32, 64)
-    rows = [at_length("synchronous", step, 10.0, seed=seed) for step in steps for seed in (0, 1)]
-    rows += [at_length("async-patch", step, 80 / step**0.5, seed=seed) for step in steps for seed in (0, 1)]
-    rows += [at_length("synchronous", 64, 4.0, "RePaint"), at_length("async-patch", 64, 2.0, "Together")]
-    found = over_training(rows, claims_at_length(rows))
+    rows = [at_length("Synchronous", step, 10.0, seed=seed) for step in steps for seed in (0, 1)]
+    rows += [at_length("AsyncPatch", step, 80 / step**0.5, seed=seed) for step in steps for seed in (0, 1)]
+    rows += [at_length("Synchronous", 64, 4.0, "RePaint"), at_length("AsyncPatch", 64, 2.0, "Together")]
+    repaint = "Synchronous, RePaint in 210 calls"
+    claims = generation_claims("FD-classifier") + inpainting_claims(["FD-classifier"], [repaint])
+    found = over_training(rows, claims)
     assert found.head[2:] == (
         "after 1,024 images",
         "after 2,048 images",
@@ -482,9 +485,9 @@ def test_claims_over_training_are_followed_and_led_on(tmp_path):
         "extrapolated to twice that",
     )
     lines = {line[:2]: line[2:] for line in found.lines}
-    ratio = lines["generation", "FD-classifier of async-patch / synchronous is below 1.05"]
+    ratio = lines["generation", "FD-classifier of AsyncPatch / Synchronous is below 1.05"]
     assert [cell.split()[0] for cell in ratio] == ["2.000", "1.414", "1.000", "0.71"]
-    filled = lines["inpainting, square", "FD-classifier of async-patch / synchronous, RePaint in 210 calls is below 1"]
+    filled = lines["inpainting, square", "FD-classifier of AsyncPatch / Synchronous, RePaint in 210 calls is below 1"]
     assert filled == ("-", "-", "0.500: cannot tell (one seed)", "-")
     assert len(lines) == 2, "claims that no two rows speak of are left out"
     assert draw_curves(rows, "FD-classifier", tmp_path / "curves.png").is_file()
@@ -494,7 +497,7 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path):
     quick = (RePaint(1, 2), Steps(steps=2))
     scale = dataclasses.replace(SCALES["million"], preset="digits", side=8, shrink=1, steps=4, batch_size=4)
     scale = dataclasses.replace(scale, generated=4, completed=2, generating=FEW, completing=FEW, quick_repaint=quick)
-    scale = dataclasses.replace(scale, repaint=Steps(steps=10, eta=1.0), looks=(0.5, 1.0))
+    scale = dataclasses.replace(scale, repaint=Steps(steps=10), looks=(0.5, 1.0))
     by = Judging(judge)
     for look in scale.looks:
         for name in ("synchronous", REPAINT):
@@ -502,11 +505,16 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path):
     rows = read_rows(tmp_path / "rows.jsonl")
     assert [row["step"] for row in rows] == 17 * [2] + 17 * [4]
     assert len(list(tmp_path.glob("*.done"))) == 4
-    names = {"synchronous", "synchronous, Replacement"}
+    names = {"Synchronous", "Synchronous, Replacement"}
     assert names < set(length_names(rows))
     assert len(set(length_names(rows))) == 4
     fill_row(tmp_path, scale, Digits(), Job(REPAINT, 0, 1.0), by)
     assert read_rows(tmp_path / "rows.jsonl") == rows
+    page = report(tmp_path, scale, "million", "claims").parent
+    assert (page / "curves_FD-classifier.png").is_file()
+    text = (page / "report.md").read_text()
+    assert "after 8 images | after 16 images" in text
+    assert "step 2," not in text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,11 @@ from experiments.report import LOWER_IS_BETTER, Finding, line_names, task_name
 DOUBT = 0.05
 """Chance that a verdict is wrong in one direction, if seeds scatter normally."""
 
+HOW_JUDGED = (
+    "Networks of one seed are compared with each other. A verdict other than 'cannot tell' is wrong in "
+    f"{DOUBT:.0%} of cases, if seeds scatter normally (one-sided t-test)."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -47,6 +52,8 @@ class Judged:
 
     claim: Claim
     seeds: int
+    value: float | None
+    """The mean ratio or difference, if it was measured."""
     measured: str
     holds: str
 
@@ -76,10 +83,6 @@ def show_claims(title: str, judged: Sequence[Judged]) -> Finding:
     lines: dict[str, dict[str, Judged]] = {}
     for one in judged:
         lines.setdefault(one.claim.statement, {})[one.claim.task] = one
-    note = (
-        "Networks of one seed are compared with each other. A verdict other than 'cannot tell' is wrong in "
-        f"{DOUBT:.0%} of cases, if seeds scatter normally (one-sided t-test)."
-    )
     return Finding(
         title,
         ("claim", "seeds", *tasks),
@@ -91,21 +94,21 @@ def show_claims(title: str, judged: Sequence[Judged]) -> Finding:
             )
             for statement, found in lines.items()
         ],
-        note,
+        HOW_JUDGED,
     )
 
 
-def _verdict(claim: Claim, pairs: np.ndarray) -> tuple[str, str]:
-    """What was measured, and yes, no or that nothing can be said."""
+def _verdict(claim: Claim, pairs: np.ndarray) -> tuple[float | None, str, str]:
+    """What was measured, as it is shown, and yes, no or that nothing can be said."""
     if not len(pairs):
-        return "-", "not measured"
+        return None, "-", "not measured"
     better, worse = pairs.T
     excess = np.log(better / worse / claim.limit) if claim.is_ratio else worse - better
     middle, count = float(np.mean(excess)), len(excess)
     shown = claim.limit * math.exp(middle) if claim.is_ratio else -middle
     if count == 1:
-        return f"{shown:.3f}", "cannot tell (one seed)"
+        return shown, f"{shown:.3f}", "cannot tell (one seed)"
     error = float(np.std(excess, ddof=1)) / math.sqrt(count)
     reach = error * float(stats.t.ppf(1 - DOUBT, count - 1))
     verdict = "yes" if middle + reach < 0 else "no" if middle - reach > 0 else "cannot tell"
-    return f"{shown:.3f} ± {error * (shown if claim.is_ratio else 1.0):.3f}", verdict
+    return shown, f"{shown:.3f} ± {error * (shown if claim.is_ratio else 1.0):.3f}", verdict

@@ -8,9 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from experiments.parts.claims import Claim, judge_claims
-from experiments.parts.law_table import MASKS
-from experiments.parts.tables import Finding, collect, run_names, summary
+from experiments.parts.claims import HOW_JUDGED, Claim, judge_claims
+from experiments.parts.tables import Finding, class_name, collect, summary
 from experiments.report import LOWER_IS_BETTER
 
 LOOKS_OF_A_TREND = 3
@@ -18,38 +17,14 @@ LOOKS_OF_A_TREND = 3
 
 
 def length_names(rows: list[dict]) -> list[str]:
-    """Of each row: its network, and how it completes images, with its calls where RePaint makes more or fewer."""
+    """Of each row: its law of times, and how it completes images, with its calls where RePaint makes more or fewer."""
     names = []
-    for row, run in zip(rows, run_names(rows), strict=True):
-        method = row["task"].get("method", {"type": "Together"})["type"].rpartition(".")[2]
+    for row in rows:
+        law = class_name(row["experiment"]["timesteps"])
+        method = class_name(row["task"].get("method", {"type": "Together"}))
         calls = f" in {row['calls_per_image']} calls" if method == "RePaint" else ""
-        names.append(run if method == "Together" else f"{run}, {method}{calls}")
+        names.append(law if method == "Together" else f"{law}, {method}{calls}")
     return names
-
-
-def claims_at_length(rows: list[dict]) -> list[Claim]:
-    """The paper's claims and ours, by every Frechet distance of the rows, and by LPIPS where it was measured."""
-    metrics = list(dict.fromkeys(name for row in rows for name in row["values"]))
-    distances = [name for name in metrics if name.startswith(("FD", "FID"))]
-    baselines = sorted({name for name in length_names(rows) if name.startswith("synchronous, ")})
-    methods = ("async-patch", "async-patch, Trailing", "environment", "environment, Trailing")
-    found = []
-    for metric in distances:
-        found += [Claim("generation", metric, law, "synchronous", limit=1.05) for law in ("async-patch", "environment")]
-        found += [
-            Claim("generation", metric, law, other)
-            for law in ("async-patch", "environment")
-            for other in ("patchwise", "perlin")
-        ]
-        found.append(Claim("generation", metric, "environment", "async-patch"))
-    for metric in [*distances, *(["LPIPS"] if "LPIPS" in metrics else [])]:
-        found += [
-            Claim(f"inpainting, {family}", metric, method, baseline)
-            for method in methods
-            for baseline in (*baselines, "supervised")
-            for family in MASKS
-        ]
-    return found
 
 
 def over_training(rows: list[dict], claims: Sequence[Claim]) -> Finding:
@@ -63,29 +38,24 @@ def over_training(rows: list[dict], claims: Sequence[Claim]) -> Finding:
             at_looks += judge_claims(there, [claim], length_names(there))
         if any(one.seeds for one in at_looks):
             cells = [f"{one.measured}: {one.holds}" if one.seeds else "-" for one in at_looks]
-            trend = _extrapolated(
-                [(look, one.measured) for look, one in zip(looks, at_looks, strict=True) if one.seeds]
-            )
+            measured = {look: one.value for look, one in zip(looks, at_looks, strict=True) if one.value is not None}
+            trend = _extrapolated(measured) if claim.is_ratio else "-"
             lines.append((claim.task, claim.statement, *cells, trend))
     heads = [f"after {look:,} images" for look in looks]
     note = (
-        "Networks of one seed are compared with each other. A verdict other than 'cannot tell' is wrong in 5% of cases "
-        "(one-sided t-test). The last column is no measurement: a straight line through the last "
-        f"{LOOKS_OF_A_TREND} looks, of logarithms, at twice the longest training."
+        f"{HOW_JUDGED} The last column is no measurement: a straight line through the last {LOOKS_OF_A_TREND} looks, "
+        "of logarithms, at twice the longest training."
     )
     return Finding("Claims over training", ("task", "claim", *heads, "extrapolated to twice that"), lines, note)
 
 
-def _extrapolated(points: Sequence[tuple[int, str]]) -> str:
+def _extrapolated(ratios: dict[int, float]) -> str:
     """A ratio at twice the last number of images."""
-    last = points[-LOOKS_OF_A_TREND:]
-    if len(last) < LOOKS_OF_A_TREND:
+    if len(ratios) < LOOKS_OF_A_TREND:
         return "-"
-    images, ratios = zip(
-        *((math.log(images), math.log(float(shown.split()[0]))) for images, shown in last), strict=True
-    )
-    slope, start = np.polyfit(images, ratios, 1)
-    return f"{math.exp(start + slope * (images[-1] + math.log(2))):.2f}"
+    last = np.log(np.asarray(list(ratios.items())[-LOOKS_OF_A_TREND:]))
+    slope, start = np.polyfit(last[:, 0], last[:, 1], 1)
+    return f"{math.exp(start + slope * (last[-1, 0] + math.log(2))):.2f}"
 
 
 def draw_curves(rows: list[dict], metric: str, path: Path) -> Path:

@@ -106,8 +106,8 @@ SCALES = {
         completed=1000,
         generating=Steps(steps=40),
         completing=Steps(steps=40, eta=1.0),
-        repaint=Steps(steps=30, eta=1.0),
-        quick_repaint=(RePaint(4, 3), Steps(steps=16, eta=1.0)),
+        repaint=Steps(steps=30),
+        quick_repaint=(RePaint(4, 3), Steps(steps=16)),
         looks=(1 / 8, 1 / 4, 1 / 2, 1.0),
     ),
     "paper": Scale(

@@ -41,7 +41,7 @@ def collect(rows: list[dict], names: list[str]) -> Cells:
 def task_name(row: dict) -> str:
     """What was done: generation, or inpainting with the mask family."""
     task = row["task"]
-    return "generation" if "masks" not in task else f"inpainting, {_class(task['masks']).lower()}"
+    return "generation" if "masks" not in task else f"inpainting, {class_name(task['masks']).lower()}"
 
 
 def line_names(rows: list[dict]) -> list[str]:
@@ -50,13 +50,15 @@ def line_names(rows: list[dict]) -> list[str]:
     """
     names = []
     for row in rows:
-        law, kind = row["experiment"]["timesteps"], _class(_method(row))
+        law, kind = row["experiment"]["timesteps"], class_name(_method(row))
         laws = [other["experiment"]["timesteps"] for other in rows]
-        kin = [other for other, its in zip(rows, laws, strict=True) if its == law and _class(_method(other)) == kind]
+        kin = [
+            other for other, its in zip(rows, laws, strict=True) if its == law and class_name(_method(other)) == kind
+        ]
         kin = [other for other in kin if task_name(other) == task_name(row)]
         told_of_law = _telling(law, [other for other in laws if other["type"] == law["type"]])
         told = _telling(_drawing(row), [_drawing(other) for other in kin])
-        names.append(", ".join([_class(law), *told_of_law, *([] if kind == "Together" else [kind]), *told]))
+        names.append(", ".join([class_name(law), *told_of_law, *([] if kind == "Together" else [kind]), *told]))
     return names
 
 
@@ -162,5 +164,6 @@ def all_metrics(cells: Cells) -> list[str]:
     return list(dict.fromkeys(name for laws in cells.values() for values in laws.values() for name in values))
 
 
-def _class(written: dict) -> str:
+def class_name(written: dict) -> str:
+    """Of a config, as JSON, the name of its class."""
     return written["type"].rpartition(".")[2]
