@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 
 from asyncpatch import pictures
-from asyncpatch.nn import NetworkDenoiser
+from asyncpatch.process import FiniteDenoiser
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.sampling import SamplingConfig, four_tasks, labels_in_turn, run_task
 from asyncpatch.shapes import NULL_LABEL
@@ -21,21 +21,18 @@ def rehearse_training(experiment: Experiment) -> None:
     """Raise what the training loss and the validation loss would raise."""
     experiment.weighting.check(experiment.schedule)
     image, label = jnp.zeros(experiment.data.shape), jnp.asarray(NULL_LABEL, jnp.int32)
+    # The denoiser with shapes in the place of its arrays.
+    denoiser = eqx.filter_eval_shape(experiment.make_denoiser, jax.eval_shape(lambda: jr.key(0)))
     for loss in (experiment.training_loss, experiment.image_errors):
-        eqx.filter_eval_shape(loss, _shapes(experiment), jr.key(0), image, label)
+        eqx.filter_eval_shape(loss, denoiser, jr.key(0), image, label)
 
 
 def rehearse_sampling(experiment: Experiment, config: SamplingConfig) -> None:
-    """Raise what drawing samples would raise."""
+    """Raise what drawing samples would raise; the network has been tried with the loss."""
     image = jnp.zeros((2, *experiment.data.shape))
     label = labels_in_turn(2, experiment.network.num_classes)
+    # Quickly traced, and as good as the network here.
+    denoiser = FiniteDenoiser(image, experiment.schedule)
     for task in four_tasks(config, *experiment.data.shape[:2]).values():
-        eqx.filter_eval_shape(
-            lambda denoiser, task=task: run_task(denoiser, task, config, image, label), _shapes(experiment)
-        )
+        eqx.filter_eval_shape(lambda denoiser, task=task: run_task(denoiser, task, config, image, label), denoiser)
     pictures.grid(image, columns=1)
-
-
-def _shapes(experiment: Experiment) -> NetworkDenoiser:
-    """The denoiser with shapes in the place of its arrays."""
-    return eqx.filter_eval_shape(experiment.make_denoiser, jax.eval_shape(lambda: jr.key(0)))
