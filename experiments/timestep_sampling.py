@@ -3,6 +3,7 @@
     python -m experiments.timestep_sampling runs/timestep_sampling                  # the next row that is missing
     python -m experiments.timestep_sampling runs/timestep_sampling --count 100      # all of them, one after another
     python -m experiments.timestep_sampling runs/tuning --table tuning --count 100  # the candidates for our own law
+    python -m experiments.timestep_sampling runs/settings --preset million --table settings --count 100
     python -m experiments.timestep_sampling runs/claims --preset million --table claims --count 100
     python -m experiments.timestep_sampling runs/table1 --preset paper --reference statistics.npz \\
         data:array-records --data.folder ARRAY_RECORDS judge:inception --judge.weights FILE
@@ -24,7 +25,6 @@ and `*.done`, it goes on with them. `--preset paper` is the table itself, ImageN
 million steps, by the same code.
 """
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated
@@ -43,21 +43,21 @@ from experiments.parts.judges import Judging
 from experiments.parts.law_claims import BASELINES, generation_claims, inpainting_claims
 from experiments.parts.law_curves import draw_curves, length_names, over_training
 from experiments.parts.law_pictures import describe_laws
+from experiments.parts.law_settings import settled
 from experiments.parts.law_table import (
-    MASKS,
     REPAINT,
     SCALES,
     Job,
     Preset,
     Scale,
     Table,
+    asked,
     candidates,
-    completions,
     jobs,
     laws,
 )
 from experiments.parts.medium import PixelMedium
-from experiments.parts.rows import Generation, Inpainting, Steps, read_rows
+from experiments.parts.rows import read_rows
 from experiments.parts.scores import settle
 from experiments.parts.tables import line_names, run_names
 from experiments.report import write_report
@@ -78,7 +78,7 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
     )
 
 
-def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, by: Judging) -> None:
+def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table: Table, by: Judging) -> None:
     """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
     begun = time.monotonic()
     baseline, trained = job.name == REPAINT, folder / job.run
@@ -90,17 +90,12 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, by: J
         checkpoint_every=max(1, scale.steps // 3),
     )
     experiment = configuration(scale, source, law, job.seed)
-    asked: list[tuple[Generation | Inpainting, Steps]] = (
-        [] if baseline else [(Generation(scale.generated), scale.generating)]
-    )
-    for method, how in completions(job.name, scale):
-        asked += [(Inpainting(masks, scale.completed, method=method), how) for masks in MASKS.values()]
-    asked = [(task, dataclasses.replace(how, seed=job.seed)) for task, how in asked]
+    wanted = asked(job, scale, table)
     medium = PixelMedium(experiment)
-    for task, how in asked:
+    for task, how in wanted:
         settle(task, how, medium, by.reference)  # so that training is not followed by a refusal
     train_run(trained, experiment, settings)
-    judge_run(trained, medium, asked, folder / "rows.jsonl", by)
+    judge_run(trained, medium, wanted, folder / "rows.jsonl", by)
     done(folder, job).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
 
 
@@ -116,7 +111,7 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
     shown = candidates(scale.side) if table == "tuning" else laws(scale.side)
     findings = [describe_laws(shown, scale.side, page / "laws.png")]
     distances = [name for row in rows for name in row["values"] if name.startswith(("FD", "FID"))]
-    names = {"laws": line_names, "tuning": run_names, "claims": length_names}[table]
+    names = {"laws": line_names, "tuning": run_names, "settings": line_names, "claims": length_names}[table]
     if table == "laws" and distances:
         of_generation, of_inpainting = (
             generation_claims(distances[0]),
@@ -127,6 +122,8 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
             show_claims("Claims about inpainting", judge_claims(rows, of_inpainting)),
             *findings,
         ]
+    if table == "settings":
+        findings = [settled(rows)]
     if table == "claims":
         for metric in (*dict.fromkeys(distances), "LPIPS"):
             if any(metric in row["values"] for row in rows):
@@ -155,8 +152,9 @@ def main(
     Args:
         folder: where runs, rows and the report go.
         preset: how large the table is.
-        table: the laws that are compared; the candidates for the law of environments, on another seed; or the laws that
-            the paper's claims are about, and the baselines, at every look of the preset.
+        table: the laws that are compared; the candidates for the law of environments, on another seed; how each method
+            samples best, on that seed too; or the laws that the paper's claims are about, and the baselines, at every
+            look of the preset.
         data: what to train on.
         count: how many rows to fill.
         law: fill rows of this law only.
@@ -173,7 +171,7 @@ def main(
     for position, job in enumerate(wanted[:count], start=1):
         length = "" if job.look == 1 else f", {job.look:.0%} of the training"
         print(f"row {position} of {min(count, len(wanted))}: {job.name}, seed {job.seed}{length}", flush=True)
-        fill_row(folder, scale, data, job, judging)
+        fill_row(folder, scale, data, job, table, judging)
     page = report(folder, scale, preset, table)
     print(f"{max(0, len(wanted) - count)} rows are missing. Open {page.resolve()}", flush=True)
 

@@ -18,6 +18,7 @@ from asyncpatch.data import Digits, Folds
 from asyncpatch.masks import Square, Thin, mask_hash, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
 from asyncpatch.runs import SamplingConfig, open_run, step_rule
+from asyncpatch.sampling import repaint_times
 from asyncpatch.timesteps import Independent, Synchronous
 from asyncpatch.train import RunConfig, init_state, make_mesh
 from asyncpatch.train.checkpoint import Checkpoints
@@ -27,7 +28,21 @@ from experiments.parts.judges import Judging, OwnClassifier, read_batches, read_
 from experiments.parts.law_claims import generation_claims, inpainting_claims
 from experiments.parts.law_curves import draw_curves, length_names, over_training
 from experiments.parts.law_pictures import describe_laws
-from experiments.parts.law_table import AT_LENGTH, CLAIMED, FURTHER, REPAINT, SCALES, SEEDS, Job, candidates, jobs, laws
+from experiments.parts.law_settings import settled
+from experiments.parts.law_table import (
+    AT_LENGTH,
+    CLAIMED,
+    FURTHER,
+    REPAINT,
+    REPAINTS,
+    SCALES,
+    SEEDS,
+    Job,
+    asked,
+    candidates,
+    jobs,
+    laws,
+)
 from experiments.parts.made import completed_images
 from experiments.parts.medium import PixelMedium
 from experiments.parts.rows import (
@@ -493,7 +508,8 @@ def test_claims_over_training_are_followed_and_led_on(tmp_path):
     assert draw_curves(rows, "FD-classifier", tmp_path / "curves.png").is_file()
 
 
-def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path):
+def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.parts.law_table.MASKS", {"thin": Thin()})
     quick = (RePaint(1, 2), Steps(steps=2))
     scale = dataclasses.replace(SCALES["million"], preset="digits", side=8, shrink=1, steps=4, batch_size=4)
     scale = dataclasses.replace(scale, generated=4, completed=2, generating=FEW, completing=FEW, quick_repaint=quick)
@@ -501,20 +517,51 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path):
     by = Judging(judge)
     for look in scale.looks:
         for name in ("synchronous", REPAINT):
-            fill_row(tmp_path, scale, Digits(), Job(name, 0, look), by)
+            fill_row(tmp_path, scale, Digits(), Job(name, 0, look), "claims", by)
     rows = read_rows(tmp_path / "rows.jsonl")
-    assert [row["step"] for row in rows] == 17 * [2] + 17 * [4]
+    assert [row["step"] for row in rows] == 5 * [2] + 5 * [4]
     assert len(list(tmp_path.glob("*.done"))) == 4
     names = {"Synchronous", "Synchronous, Replacement"}
     assert names < set(length_names(rows))
     assert len(set(length_names(rows))) == 4
-    fill_row(tmp_path, scale, Digits(), Job(REPAINT, 0, 1.0), by)
+    fill_row(tmp_path, scale, Digits(), Job(REPAINT, 0, 1.0), "claims", by)
     assert read_rows(tmp_path / "rows.jsonl") == rows
     page = report(tmp_path, scale, "million", "claims").parent
     assert (page / "curves_FD-classifier.png").is_file()
     text = (page / "report.md").read_text()
     assert "after 8 images | after 16 images" in text
     assert "step 2," not in text
+
+
+def test_settings_are_put_in_order_on_a_seed_that_is_not_reported(tmp_path):
+    scale = SCALES["million"]
+    wanted = jobs("settings", scale)
+    assert {job.seed for job in wanted}.isdisjoint(SEEDS)
+    calls = [len(repaint_times(how.steps, it.jump_length, it.resamplings).before) for it, how in REPAINTS]
+    assert all(190 <= made <= 210 for made in calls[:3])
+    assert all(36 <= made <= 40 for made in calls[3:])
+    rows = []
+    for job in wanted:
+        tried = asked(job, scale, "settings")
+        assert len(set(tried)) == len(tried)
+        assert {how.seed for _, how in tried} == {job.seed}
+        # What is settled for the claims is among what was tried.
+        for task, how in asked(job, scale, "claims"):
+            count = 2500 if isinstance(task, Generation) else 500
+            assert (dataclasses.replace(task, count=count), how) in tried
+        for at, (task, how) in enumerate(tried):
+            row = at_length("AsyncPatch", 4096, 99.0 - at)
+            row |= {"task": to_json(task), "how": to_json(how)}
+            row["values"] |= {} if isinstance(task, Generation) else {"LPIPS": {"value": (at % 5) / 10}}
+            rows.append(row)
+    found = settled(rows)
+    methods = {line[0] for line in found.lines}
+    assert {"generation, AsyncPatch", "inpainting, AsyncPatch", "inpainting, AsyncPatch, Trailing"} < methods
+    for method in methods:
+        values = [float(line[2 if method.startswith("generation") else 3]) for line in found.lines if line[0] == method]
+        assert len(values) >= 3
+        assert values == sorted(values)
+    assert ("30 levels, 10 times over 10") in {line[1] for line in found.lines}
 
 
 @dataclasses.dataclass(frozen=True)

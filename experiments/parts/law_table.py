@@ -19,10 +19,10 @@ from asyncpatch.timesteps import (
     Synchronous,
 )
 from asyncpatch.train import AbstractOptimizerConfig, OptimizerConfig
-from experiments.parts.rows import RePaint, Replacement, Steps, Together, Trailing
+from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement, Steps, Together, Trailing
 
 Preset = Literal["miniature", "miniature-long", "million", "paper"]
-Table = Literal["laws", "tuning", "claims"]
+Table = Literal["laws", "tuning", "settings", "claims"]
 
 Method = Together | Trailing | Replacement | RePaint
 
@@ -33,7 +33,11 @@ CLAIMED = ("synchronous", "independent", "patchwise", "perlin", "async-patch", "
 """The paper's laws, and the candidate that is ours."""
 
 TUNING_SEED = 100
-"""Of the candidates for our own law, and of the synchronous one beside them: none of the reported seeds."""
+"""Of the candidates for our own law, of the synchronous one beside them, and of the networks on which it is settled how
+each method samples best: none of the reported seeds."""
+
+TUNING_LOOK = 1 / 4
+"""The share of the training after which that is settled."""
 
 REPAINT = "repaint"
 """The row of the baseline, which trains nothing."""
@@ -45,6 +49,22 @@ FURTHER = AT_LENGTH[:4]
 
 TRAILING = ("async-patch", "environment")
 """Laws whose networks complete images with trailing known pixels too."""
+
+FRESH = (0.0, 0.5, 1.0)
+"""Shares of fresh noise that are tried."""
+
+SHARES = (0.25, 0.5, 0.75)
+"""Of the others' times, at which trailing known pixels are tried."""
+
+REPAINTS = (
+    (RePaint(10, 10), Steps(steps=30)),
+    (RePaint(10, 5), Steps(steps=50)),
+    (RePaint(5, 8), Steps(steps=30)),
+    (RePaint(4, 3), Steps(steps=16)),
+    (RePaint(4, 2), Steps(steps=20)),
+    (RePaint(2, 3), Steps(steps=14)),
+)
+"""RePaint with long jumps, more levels and short jumps, in about 210 network calls, and then in about 40."""
 
 MASKS = {"square": Square(), "extrema": Extrema(), "thin": Thin(), "wide": Wide()}
 """The four mask families."""
@@ -184,6 +204,8 @@ def jobs(table: Table, scale: Scale) -> list[Job]:
     names: list[tuple[str, int]]
     if table == "tuning":
         names = [(name, TUNING_SEED) for name in ("synchronous", *candidates(scale.side))]
+    elif table == "settings":
+        return [Job(name, TUNING_SEED, TUNING_LOOK) for name in FURTHER]
     elif table == "laws":
         names = [(name, seed) for seed in SEEDS for name in (*CLAIMED, REPAINT)]
         names += [(name, SEEDS[0]) for name in laws(scale.side) if name not in CLAIMED]
@@ -191,6 +213,29 @@ def jobs(table: Table, scale: Scale) -> list[Job]:
         first = [Job(name, SEEDS[0], look) for look in scale.looks for name in AT_LENGTH]
         return first + [Job(name, seed, look) for seed in SEEDS[1:] for look in scale.looks for name in FURTHER]
     return [Job(name, seed, look) for name, seed in names for look in scale.looks]
+
+
+def asked(job: Job, scale: Scale, table: Table) -> list[tuple[Generation | Inpainting, Steps]]:
+    """What the network of a row is asked for: as many settings, of half the images, where they are to be settled."""
+    tried = table == "settings"
+    part = 2 if tried else 1
+    generating = [dataclasses.replace(scale.generating, eta=eta) for eta in FRESH] if tried else [scale.generating]
+    completing = trials(job.name, scale) if tried else completions(job.name, scale)
+    wanted: list[tuple[Generation | Inpainting, Steps]] = []
+    if job.name != REPAINT:
+        wanted += [(Generation(scale.generated // part), how) for how in generating]
+    for method, how in completing:
+        wanted += [(Inpainting(masks, scale.completed // part, method=method), how) for masks in MASKS.values()]
+    return [(task, dataclasses.replace(how, seed=job.seed)) for task, how in wanted]
+
+
+def trials(name: str, scale: Scale) -> list[tuple[Method, Steps]]:
+    """How else they might."""
+    noisy = [dataclasses.replace(scale.completing, eta=eta) for eta in FRESH]
+    if name == REPAINT:
+        return [*REPAINTS, *((Replacement(), how) for how in noisy)]
+    trailing = [(Trailing(share), how) for share in SHARES for how in noisy[1:]] if name in TRAILING else []
+    return [*((Together(), how) for how in noisy), *trailing]
 
 
 def completions(name: str, scale: Scale) -> list[tuple[Method, Steps]]:
