@@ -129,8 +129,9 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
             if any(metric in row["values"] for row in rows):
                 draw_curves(rows, metric, page / f"curves_{metric}.png")
         baselines = sorted({name for name in names(rows) if name.startswith("Synchronous, ")} | {"Masked"})
-        claims = [claim for distance in dict.fromkeys(distances) for claim in generation_claims(distance)]
-        claims += inpainting_claims([*dict.fromkeys(distances), "LPIPS"], baselines)
+        ours = ("Environment", "Regions")
+        claims = [claim for distance in dict.fromkeys(distances) for claim in generation_claims(distance, ours)]
+        claims += inpainting_claims([*dict.fromkeys(distances), "LPIPS"], baselines, ours)
         findings = [over_training(rows, claims), *findings]
         rows = [row for row in rows if row["step"] == max(row["step"] for row in rows)]
     return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings, names=names(rows))

@@ -458,7 +458,9 @@ def test_claims_are_looked_at_while_their_networks_learn():
     scale = SCALES["million"]
     wanted = jobs("claims", scale)
     assert len(wanted) == len(set(wanted)) == len(set(map(str, wanted)))
-    assert {job.name for job in wanted if job.seed == SEEDS[0]} == set(AT_LENGTH) <= {*laws(16), REPAINT}
+    assert (
+        {job.name for job in wanted if job.seed == SEEDS[0]} == set(AT_LENGTH) <= {*laws(16), *candidates(16), REPAINT}
+    )
     assert {job.name for job in wanted if job.seed != SEEDS[0]} == set(FURTHER)
     trained: dict[str, float] = {}
     for job in wanted:

@@ -30,6 +30,7 @@ from asyncpatch.timesteps import (
     PatchForcing,
     Patchwise,
     Perlin,
+    Regions,
     Synchronous,
 )
 from asyncpatch.timesteps.mean_beta import split_mean
@@ -118,6 +119,18 @@ def environment_spread(cells, spread):
     return (1 - 1 / cells) * (other - 1 / 3)
 
 
+def regions_token_cdf(x, known):
+    """With odds `known / 2` the product of two uniforms, else one."""
+    return x + known / 2 * (-x * np.log(np.clip(x, 1e-300, 1)))
+
+
+def regions_mean_cdf(cells, known):
+    """`t (1 - k (1 - b))`, where any number of the cells is known equally often."""
+    share = np.arange(cells + 1)[:, None] / cells
+    reached = 1 - share * np.linspace(0.0005, 0.9995, 1000)
+    return tabulated(lambda x: np.array([(1 - known) * y + known * np.minimum(1, y / reached).mean() for y in x]))
+
+
 def patch_forcing_cdf(mean_step):
     """Law of `1 - s (1 - h)` with `logit s ~ N(0.7, 1)`, averaged over equally likely values of `h`."""
 
@@ -171,7 +184,7 @@ class Case:
     name: str
     law: AbstractTimestepSampler
     twin: Callable
-    mean_cdf: Cdf
+    mean_cdf: Cdf | None
     token_cdf: Cdf | None
     spread: float | None
     roughness: float | None
@@ -310,6 +323,26 @@ CASES = [
         1 / 16,
         None,
     ),
+    Case(
+        "regions",
+        Regions((1,), together=0.25, clean=0.0),
+        # Too few fields of one time.
+        Regions((1,), together=0.0, clean=0.0),
+        regions_mean_cdf(TOKENS, 0.75),
+        lambda x: regions_token_cdf(x, 0.75),
+        0.75 * (1 - 1 / TOKENS) / 54,
+        0.75 / 27,
+    ),
+    Case(
+        "regions, of which half are clean",
+        Regions((4,), together=0.0),
+        Regions((4,), together=0.0, clean=0.0),
+        None,
+        None,
+        (1 - 1 / 4) * (1 / 2 + 1 / 6) / 18,
+        straddling(4) * (1 / 2 + 1 / 6) * 2 / 18,
+        4,
+    ),
     Case("mean-beta", MeanBeta(), wider_spread(MeanBeta()), uniform_cdf, None, None, None),
     Case(
         "patch forcing",
@@ -376,7 +409,7 @@ def broken_laws(case, times):
     spread_out = np.repeat(np.repeat(blocks, case.constant_on, axis=1), case.constant_on, axis=2)
     laws = {
         "in [0, 1]": times.min() >= 0 and times.max() <= 1,
-        "mean": fits(means, case.mean_cdf),
+        "mean": case.mean_cdf is None or fits(means, case.mean_cdf),
         "scale": np.array_equal(times, spread_out),
     }
     if case.token_cdf is not None:

@@ -55,6 +55,7 @@ PACKAGE = {
     "MeanBeta": "asyncpatch.timesteps.mean_beta.MeanBeta",
     "PatchForcing": "asyncpatch.timesteps.patch_forcing.PatchForcing",
     "Masked": "asyncpatch.timesteps.masked.Masked",
+    "Regions": "asyncpatch.timesteps.regions.Regions",
     "Margins": "asyncpatch.timesteps.margins.Margins",
     # laws of paths
     "SynchronousPaths": "asyncpatch.paths.synchronous.Synchronous",

@@ -11,4 +11,5 @@ from asyncpatch.timesteps.on_path import OnPath as OnPath
 from asyncpatch.timesteps.patch_forcing import PatchForcing as PatchForcing
 from asyncpatch.timesteps.patchwise import Patchwise as Patchwise
 from asyncpatch.timesteps.perlin import Perlin as Perlin
+from asyncpatch.timesteps.regions import Regions as Regions
 from asyncpatch.timesteps.synchronous import Synchronous as Synchronous

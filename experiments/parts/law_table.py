@@ -16,6 +16,7 @@ from asyncpatch.timesteps import (
     PatchForcing,
     Patchwise,
     Perlin,
+    Regions,
     Synchronous,
 )
 from asyncpatch.train import AbstractOptimizerConfig, OptimizerConfig
@@ -42,12 +43,15 @@ TUNING_LOOK = 1 / 4
 REPAINT = "repaint"
 """The row of the baseline, which trains nothing."""
 
-AT_LENGTH = ("synchronous", REPAINT, "async-patch", "environment", "patchwise", "perlin", "patch-forcing", "supervised")
+AT_LENGTH = (
+    *("synchronous", REPAINT, "async-patch", "environment"),
+    *("regions", "patchwise", "perlin", "patch-forcing", "supervised"),
+)
 """The rows of the table of claims, and those of them that have further seeds."""
 
 FURTHER = AT_LENGTH[:4]
 
-TRAILING = ("async-patch", "environment")
+TRAILING = ("async-patch", "environment", "regions")
 """Laws whose networks complete images with trailing known pixels too."""
 
 FRESH = (0.0, 0.5, 1.0)
@@ -185,18 +189,19 @@ def laws(side: int) -> dict[str, AbstractTimestepSampler]:
 
 
 def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
-    """Environment laws to choose from: how far the times of one image may spread, over how large patches they agree,
-    and which share of images has one time.
+    """Laws to choose ours from: environments, by how far the times of one image may spread, over how large patches they
+    agree, and which share of images has one time; and a known region beside another.
     """
     patches = tuple(2**power for power in range(side.bit_length()))
     spreads = {f"spread-{widest:g}": (patches, widest) for widest in (1.0, 3.0, 6.0)}
     scales = {"coarse": (patches[2:], 3.0), "coarser": (patches[3:], 3.0)}
     # One patch as large as the image is one time for all pixels.
     synchronous = {"half": (patches + 4 * (side,), 6.0), "three-quarters": (patches + 14 * (side,), 6.0)}
-    return {
+    environments = {
         name: Environment(EnvironmentLaw(some, spread=(0.0, widest)))
         for name, (some, widest) in (spreads | scales | synchronous).items()
     }
+    return environments | {"regions": Regions(patches[:-1])}
 
 
 def jobs(table: Table, scale: Scale) -> list[Job]:
