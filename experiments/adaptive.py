@@ -11,7 +11,8 @@ the table ends with what the same plans are worth to an exact model, a Gaussian 
 
 `results/adaptive` is of 1,024 images and 3 seeds at 8, 12 and 20 calls. Strength 0.25 beats the synchronous plan
 by 1 to 3 in 20 to 31 and reaches its quality with 80 to 86% of the calls, an exact model with about 90%; strength 0.5
-is worse. The aim was 60%. Distances of 256 images are mostly noise.
+is worse, and so are dual speed (but at 20 calls), look-ahead and the easiest patch first. The aim was 60%. Distances of
+256 images are mostly noise.
 """
 
 import dataclasses

@@ -13,6 +13,7 @@ from asyncpatch.timesteps import (
     PatchForcing,
     Patchwise,
     Perlin,
+    Regions,
     Synchronous,
 )
 
@@ -30,5 +31,6 @@ LAWS = {
     "masked-square": Masked(Square()),
     "window-path": OnPath(Window(PATCHES)),
     "environment": Environment(EnvironmentLaw(PATCHES, spread=(0.0, 3.0))),
+    "regions": Regions(PATCHES),
 }
 """The laws of training times by the name that the command line gives them."""
