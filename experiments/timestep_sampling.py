@@ -19,6 +19,8 @@ themselves and on nothing else. AsyncPatch and our own law complete images twice
 `--preset million --table claims` trains each law for a million images of 16x16 pixels, and looks at an eighth, a
 quarter, a half and all of it, so that every claim becomes a curve; the first seed of all laws comes first. It takes
 hours: give it the time that the machine has to spare (`nice -n 19`), stop it whenever you like, and start it again.
+How each method samples best is settled before, by `--table settings`, on networks of another seed after a quarter of
+that training.
 
 `--preset miniature-long` trains three times as long. In a copy of the folder of shorter runs, without its `rows.jsonl`
 and `*.done`, it goes on with them. `--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a
