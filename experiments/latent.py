@@ -47,7 +47,7 @@ from experiments.evaluate import judge_run
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import EfficientNet, Judging, read_images
-from experiments.parts.law_table import MASKS, Scale
+from experiments.parts.law_table import FRESHLY, MASKS, REPAINT, Scale, completions
 from experiments.parts.medium import AbstractMedium, medium_of
 from experiments.parts.rows import Generation, Inpainting, RePaint, Steps, Together, Trailing, read_rows
 from experiments.parts.scores import compared, settle
@@ -67,8 +67,8 @@ SCALES = {
         generated=1000,
         completed=256,
         generating=Steps(steps=40),
-        completing=Steps(steps=40, eta=1.0),
-        repaint=Steps(steps=30),
+        completing=((Together(), FRESHLY), (Trailing(), FRESHLY)),
+        baselines=((RePaint(), Steps(steps=30)),),
     ),
     "paper": Scale(
         preset="600m",
@@ -80,8 +80,8 @@ SCALES = {
         generated=50_000,
         completed=10_000,
         generating=Steps(steps=250),
-        completing=Steps(steps=250),
-        repaint=Steps(steps=250),
+        completing=((Together(), Steps(steps=250)), (Trailing(), Steps(steps=250))),
+        baselines=((RePaint(), Steps(steps=250)),),
     ),
 }
 """The tables on a laptop, and the paper's; `side` counts latent sites. Steps of training and batches of `paper` are
@@ -89,12 +89,8 @@ those of its pixel networks."""
 
 SEEDS = (0, 1)
 
-METHODS: dict[str, tuple[Together | Trailing | RePaint, ...]] = {
-    "synchronous": (RePaint(),),
-    "async-patch": (Together(), Trailing()),
-    "supervised": (Together(),),
-}
-"""How the networks complete images; the supervised one does nothing else."""
+NETWORKS = ("synchronous", "async-patch", "supervised")
+"""What is trained; the supervised one does nothing but complete images."""
 
 
 def configuration(
@@ -131,8 +127,8 @@ def tasks(scale: Scale, name: str, seed: int) -> list[tuple[Generation | Inpaint
     found: list[tuple[Generation | Inpainting, Steps]] = []
     if name != "supervised":
         found.append((Generation(scale.generated), dataclasses.replace(scale.generating, seed=seed)))
-    for method in METHODS[name]:
-        how = dataclasses.replace(scale.repaint if isinstance(method, RePaint) else scale.completing, seed=seed)
+    for method, how in completions(REPAINT if name == "synchronous" else name, scale):
+        how = dataclasses.replace(how, seed=seed)
         found += [(Inpainting(masks, scale.completed, method=method), how) for masks in MASKS.values()]
     return found
 
@@ -215,7 +211,7 @@ def main(
     """
     scale, opened = scale or SCALES[preset], open_autoencoder(autoencoder)
     data = encode_data(folder / f"latents-{opened.fingerprint[:12]}", opened)
-    wanted = [(n, s) for s in SEEDS for n in METHODS if network in (None, n) and seed in (None, s)]
+    wanted = [(n, s) for s in SEEDS for n in NETWORKS if network in (None, n) and seed in (None, s)]
     if not wanted:
         raise ValueError(f"the tables have seeds {', '.join(map(str, SEEDS))}, got {seed}; choose one of these")
     page = folder

@@ -40,7 +40,7 @@ from experiments.parts.latents_of import LatentsOf
 from experiments.parts.law_table import MASKS
 from experiments.parts.made import completed_images
 from experiments.parts.medium import AS_DECODED, medium_for, medium_of
-from experiments.parts.rows import Inpainting, RePaint, Steps, read_rows
+from experiments.parts.rows import Inpainting, RePaint, Steps, Together, Trailing, read_rows
 from experiments.parts.tables import task_name
 from experiments.sample import main as sample
 from experiments.timestep_sampling import Judging
@@ -58,7 +58,8 @@ TINY = dataclasses.replace(
     generated=COUNT,
     completed=COUNT,
     generating=FEW,
-    completing=FEW,
+    completing=((Together(), FEW), (Trailing(), FEW)),
+    baselines=((RePaint(), Steps(steps=30)),),
 )
 
 
