@@ -20,7 +20,8 @@ themselves and on nothing else. AsyncPatch and our own law complete images twice
 quarter, a half and all of it, so that every claim becomes a curve; the first seed of all laws comes first. It takes
 hours: give it the time that the machine has to spare (`nice -n 19`), stop it whenever you like, and start it again.
 How each method samples best is settled before, by `--table settings`, on networks of another seed after a quarter of
-that training.
+that training. Cores do more apart: two processes with a core and a `--law` each, in the same folder, trained 1.15
+times as many images a second as one with both (`taskset -c 0 python -m ... --law synchronous`).
 
 `--preset miniature-long` trains three times as long. In a copy of the folder of shorter runs, without its `rows.jsonl`
 and `*.done`, it goes on with them. `--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a
