@@ -21,7 +21,6 @@ from asyncpatch.metrics import (
     NetworkIdentity,
     class_accuracy,
     collect_features,
-    collect_statistics,
     frechet_distance,
     frechet_name,
     hash_images,
@@ -46,6 +45,9 @@ from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement,
 
 KEPT = 5000
 """Images that are kept in memory for all scores but the Frechet distance, which streams."""
+
+MOST_REMEMBERED = 4
+"""Sets of features of real images."""
 
 USUAL_GENERATED, USUAL_COMPLETED = 1000, 256
 """Images of a task that does not say how many."""
@@ -125,15 +127,22 @@ def generation(
     The first of the judges counts precision and recall; `reference` is of its features.
     """
     kept: list[Images] = []
+    features: list[list[Features]] = [[] for _ in judges]
     collected = [FeatureStatistics.empty(NetworkIdentity.of(judge)) for judge in judges]
     for images in generated_batches(denoiser, medium, task, how):
-        if len(kept) * BATCH < KEPT:
+        # Of the images that all processes made each counts its share, and looks at no other that it need not keep.
+        share = slice(jax.process_index(), None, jax.process_count())
+        if keep := len(kept) * BATCH < KEPT:
             kept.append(images)
-        # Every process judges its share of the images that all of them made.
-        if len(share := images[jax.process_index() :: jax.process_count()]):
-            collected = [
-                one.merge(collect_statistics(judge, [share])) for judge, one in zip(judges, collected, strict=True)
-            ]
+        elif not len(images := images[share]):
+            continue
+        for number, judge in enumerate(judges):
+            found = collect_features(judge, [images])
+            if keep:
+                features[number].append(found)
+                found = Features(found.network, found.values[share])
+            if len(found):
+                collected[number] = collected[number].merge(FeatureStatistics.of(found))
     made, pixels = np.concatenate(kept), medium.pixels
     held_out = len(open_once(pixels.data.held_out))
     real, _ = read_images(pixels, pixels.data.held_out, min(count_of(task), KEPT, held_out))
@@ -141,7 +150,8 @@ def generation(
     values: dict[str, Estimate] = {}
     data_hash = hash_images([real])
     for number, (judge, one) in enumerate(zip(judges, collected, strict=True)):
-        ours, theirs = (collect_features(judge, in_batches(part)) for part in (made, real))
+        ours = Features(NetworkIdentity.of(judge), np.concatenate([found.values for found in features[number]]))
+        theirs = features_of_real(judge, real)
         real_statistics = FeatureStatistics.of(theirs)
         if number == 0 and reference is not None:
             real_statistics, data_hash = training_statistics(pixels, judge, reference)
@@ -153,6 +163,19 @@ def generation(
         if isinstance(judge, Classifier):
             values["class accuracy"] = class_accuracy(judge, in_batches(made), labels)
     return Results(values, how.calls, data_hash, None, pictures.grid(made[: 4 * SHOWN], SHOWN))
+
+
+_of_real: dict[tuple[NetworkIdentity, str], Features] = {}
+
+
+def features_of_real(judge: AbstractFeatureNetwork, images: Images) -> Features:
+    """The features of real images, which are computed once: all rows of a table are compared with the same ones."""
+    named = NetworkIdentity.of(judge), hash_images([images])
+    if named not in _of_real:
+        if len(_of_real) == MOST_REMEMBERED:
+            _of_real.clear()
+        _of_real[named] = collect_features(judge, in_batches(images))
+    return _of_real[named]
 
 
 def _kernel_distances(ours: Features, theirs: Features, classes: Labels) -> dict[str, Estimate]:
@@ -210,8 +233,8 @@ def compared(
     each = list(zip(made, real, known, strict=True))
     values: dict[str, Estimate] = {}
     for judge in judges:
-        ours, theirs = (FeatureStatistics.of(collect_features(judge, in_batches(part))) for part in (made, real))
-        values[frechet_name(judge)] = Estimate(frechet_distance(ours, theirs))
+        ours, theirs = collect_features(judge, in_batches(made)), features_of_real(judge, real)
+        values[frechet_name(judge)] = Estimate(frechet_distance(*map(FeatureStatistics.of, (ours, theirs))))
     values |= {
         "PSNR": _mean([min(psnr(*one), ROUNDING_PSNR) for one in each]),
         "SSIM": _mean([ssim(*one) for one in each]),
