@@ -47,6 +47,9 @@ from experiments.parts.tables import Finding, class_name, finding_markdown
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the tokens that are being made."""
 
+HIGHEST = 1.6
+"""Errors in units of the best that are drawn; a network that never saw such fields is far above."""
+
 PATCHES_A_SIDE = 4
 """Of autoregression."""
 
@@ -186,7 +189,7 @@ def _table(rows: list[dict]) -> Finding:
 
 
 def _draw(rows: list[dict], path: Path) -> None:
-    """A panel a kind: the error over that of the best network, against time."""
+    """A panel a kind: the error over that of the best network, against time; what is beyond `HIGHEST` is cut off."""
     found = _by_law(rows)
     figure, panels = plt.subplots(2, 5, figsize=(14, 5.4), layout="constrained", sharex=True, sharey=True)
     for axes, kind in zip(panels.flat, KINDS, strict=True):
@@ -195,7 +198,8 @@ def _draw(rows: list[dict], path: Path) -> None:
             axes.plot(TIMES, by[kind] / best, marker=".", label=law)
         axes.set_title(kind, fontsize=9)
         axes.grid(alpha=0.3)
-    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    panels.flat[0].set_ylim(0.98, HIGHEST)
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
     figure.supxlabel("time of the tokens that are made", fontsize=9)
     figure.supylabel("error / that of the best", fontsize=9)
     figure.savefig(path, dpi=110)

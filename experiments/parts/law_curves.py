@@ -89,7 +89,7 @@ def draw_curves(rows: list[dict], metric: str, path: Path) -> Path:
         axes.set_title(task, fontsize=9)
         axes.grid(alpha=0.3)
     handles = {label: line for axes in panels[0] for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=8)
     figure.supxlabel("images of training", fontsize=9)
     panels[0][0].set_ylabel(metric, fontsize=9)
     figure.savefig(path, dpi=110)
