@@ -65,6 +65,9 @@ from experiments.parts.scores import settle
 from experiments.parts.tables import line_names, run_names
 from experiments.report import write_report
 
+JUDGED = ("FD", "FID", "LPIPS")
+"""What claims over training are about."""
+
 
 def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSampler, seed: int) -> Experiment:
     """The config of one row's training: equal for all laws but for the law."""
@@ -128,13 +131,13 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
     if table == "settings":
         findings = [settled(rows)]
     if table == "claims":
-        for metric in (*dict.fromkeys(distances), "LPIPS"):
-            if any(metric in row["values"] for row in rows):
-                draw_curves(rows, metric, page / f"curves_{metric}.png")
+        metrics = list(dict.fromkeys(name for row in rows for name in row["values"] if name.startswith(JUDGED)))
+        for metric in metrics:
+            draw_curves(rows, metric, page / f"curves_{metric}.png")
         baselines = sorted({name for name in names(rows) if name.startswith("Synchronous, ")} | {"Masked"})
         ours = ("Environment", "Regions")
         claims = [claim for distance in dict.fromkeys(distances) for claim in generation_claims(distance, ours)]
-        claims += inpainting_claims([*dict.fromkeys(distances), "LPIPS"], baselines, ours)
+        claims += inpainting_claims(metrics, baselines, ours)
         findings = [over_training(rows, claims), *findings]
         rows = [row for row in rows if row["step"] == max(row["step"] for row in rows)]
     return write_report(rows, page, f"Laws of training times: {table}, {preset}", findings=findings, names=names(rows))

@@ -17,6 +17,8 @@ from asyncpatch.config import to_json
 from asyncpatch.data import Digits, Folds
 from asyncpatch.masks import Square, Thin, mask_hash, mask_set
 from asyncpatch.metrics import hash_images, save_classifier, train_classifier
+from asyncpatch.metrics.networks import Lpips
+from asyncpatch.metrics.networks.lpips import LPIPS_ALEXNET_SHAPES
 from asyncpatch.runs import SamplingConfig, open_run, step_rule
 from asyncpatch.sampling import repaint_times
 from asyncpatch.timesteps import Independent, Synchronous
@@ -56,7 +58,7 @@ from experiments.parts.rows import (
     Trailing,
     read_rows,
 )
-from experiments.parts.scores import settle
+from experiments.parts.scores import compared, settle
 from experiments.parts.step_report import paired, verdict
 from experiments.parts.tables import collect, line_names, run_names, summary
 from experiments.report import write_report
@@ -572,6 +574,19 @@ class Projecting:
 
     def load(self, experiment, folder):
         return Projection.draw(3)
+
+
+def test_small_images_are_enlarged_for_lpips_and_it_says_so():
+    """Of 8x8 pixels AlexNet sees nothing; four times as large they are images of 32."""
+    real = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)).astype(np.float32)
+    known = np.zeros((2, 8, 8), bool)
+    draw = np.random.default_rng(1)
+    weights = {name: draw.uniform(0, 0.1, shape).astype(np.float32) for name, shape in LPIPS_ALEXNET_SHAPES.items()}
+    network = Lpips.alexnet_from_arrays(weights)
+    same, other = (compared(made, real, known, [], network) for made in (real, real[::-1]))
+    assert same.keys() == {"PSNR", "SSIM", "LPIPS@32"}
+    assert same["LPIPS@32"].value == 0
+    assert other["LPIPS@32"].value > 0
 
 
 def test_two_judges_speak_of_the_same_images(run, judge, rows, tmp_path):

@@ -22,7 +22,8 @@ def settled(rows: list[dict]) -> Finding:
     lines = []
     for method, group in itertools.groupby(sorted(found, key=lambda key: key[0]), key=lambda key: key[0]):
         by = {setting: [_mean(found[method, setting], metric) for metric in metrics] for _, setting in group}
-        judged_by = metrics.index(MASKED) if method.startswith("inpainting") and MASKED in metrics else 0
+        perceptual = [at for at, name in enumerate(metrics) if name.startswith(MASKED)]
+        judged_by = perceptual[0] if method.startswith("inpainting") and perceptual else 0
         for setting in sorted(by, key=lambda setting: by[setting][judged_by]):
             lines.append((method, setting, *("-" if np.isnan(value) else f"{value:.4g}" for value in by[setting])))
     note = f"Means over mask families. Inpainting is in the order of {MASKED}, generation in that of the first column."

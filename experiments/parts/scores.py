@@ -55,6 +55,9 @@ USUAL_GENERATED, USUAL_COMPLETED = 1000, 256
 FEWEST_GENERATED, FEWEST_COMPLETED = 4, 2
 """Images that have the three neighbours of precision and recall, and that have a covariance."""
 
+SMALLEST_OF_LPIPS = 31
+"""Pixels a side, below which AlexNet has nothing left to look at."""
+
 SHOWN = 8
 """Images in a row of a grid."""
 
@@ -240,10 +243,14 @@ def compared(
         "SSIM": _mean([ssim(*one) for one in each]),
     }
     if lpips is not None:
-        # A network of colours sees grey as three equal channels.
+        # A network of colours sees grey as three equal channels, and small images enlarged: the name then says to what.
+        side = min(real.shape[1:3])
+        factor = math.ceil(SMALLEST_OF_LPIPS / side)
         colours = [np.broadcast_to(part, (*part.shape[:3], 3)) for part in (made, real)]
-        pairs = zip(*(in_batches(part) for part in colours), strict=True)
-        values["LPIPS"] = _mean([float(d) for pair in pairs for d in lpips(*map(jnp.asarray, pair))])
+        larger = [part.repeat(factor, axis=1).repeat(factor, axis=2) for part in colours]
+        pairs = zip(*(in_batches(part) for part in larger), strict=True)
+        name = "LPIPS" if factor == 1 else f"LPIPS@{factor * side}"
+        values[name] = _mean([float(d) for pair in pairs for d in lpips(*map(jnp.asarray, pair))])
     return values
 
 
