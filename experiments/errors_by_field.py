@@ -8,8 +8,8 @@ times, the mean squared error of the velocity on the tokens that are being made,
 masks and noise for all networks. A task whose fields are rare under a law of training times shows there, before any
 sampler does.
 
-Rows go to `OUTPUT/rows.jsonl`, those that are there are not made again; `errors.md` and `errors.png` are of all of
-them.
+Rows go to `OUTPUT/rows.jsonl`, those that are there are not made again; `errors.md` and `errors.png` are of the runs
+that were named, the mean over seeds of a law.
 """
 
 import dataclasses
@@ -41,7 +41,6 @@ from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import in_batches, read_images
 from experiments.parts.law_table import MASKS
-from experiments.parts.rows import read_rows
 from experiments.parts.tables import Finding, class_name, finding_markdown
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -65,11 +64,9 @@ def fields_of(kind: str, count: int, height: int, width: int) -> Fields:
         whole = np.ones((count, height, width))
         return whole, whole > 0
     if kind == "raster":
-        order = np.asarray(raster(height, width, max(1, height // PATCHES_A_SIDE)))
+        order = np.asarray(raster(height, width, max(1, height // PATCHES_A_SIDE)))[None]
         now = np.random.default_rng(0).integers(0, order.max() + 1, count)[:, None, None]
-        return np.where(order < now, 0.0, np.where(order == now, 1.0, NOISE)), np.broadcast_to(
-            order == now, (count, *order.shape)
-        )
+        return np.select([order < now, order == now], [0.0, 1.0], NOISE), order == now
     family, _, behind = kind.partition(", ")
     known = mask_set(MASKS[family], count, height, width, 0)
     return np.where(known, 0.5 if behind == "trailing" else 0.0, 1.0), ~known
@@ -119,7 +116,7 @@ def main(
     output: Path = Path("errors_by_field"),
     count: int = 512,
 ) -> list[dict]:
-    """Measure every RUN on every kind of field. Returns all rows.
+    """Measure every RUN on every kind of field. Returns the rows of these runs.
 
     Args:
         runs: folders that training wrote to, of the same images.
@@ -127,8 +124,10 @@ def main(
         count: held-out images, at least 2.
     """
     check_counts(count=count)
-    if count < 2:
-        raise ValueError("an error bar needs at least 2 images, got 1; give more")
+    if count < 2 or not runs:
+        raise ValueError(
+            f"an error bar needs at least 2 images, a table at least one run; got {count} and {len(runs)}, give more"
+        )
     output.mkdir(parents=True, exist_ok=True)
     file, every = output / "rows.jsonl", []
     for folder in runs:
@@ -137,8 +136,7 @@ def main(
         every += [_wanted(run, folder.name, kind, images, labels) for kind in KINDS]
     if len({one.settings["data_hash"] for one in every}) > 1:
         raise ValueError("these runs do not hold out the same images; compare runs that do")
-    fill(file, every)
-    found = read_rows(file)
+    found = fill(file, every)
     (output / "errors.md").write_text(finding_markdown(_table(found)) + "\n", encoding="utf-8")
     _draw(found, output / "errors.png")
     print(finding_markdown(_table(found)), flush=True)

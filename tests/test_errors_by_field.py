@@ -54,6 +54,8 @@ def test_rows_are_made_once_and_drawn(digits_run, tmp_path, monkeypatch):
     assert (tmp_path / "errors.png").is_file()
     with pytest.raises(ValueError, match="at least 2 images"):
         main((digits_run,), tmp_path, 1)
+    with pytest.raises(ValueError, match="at least one run"):
+        main((), tmp_path, COUNT)
     hashes = iter("abcdefghijklmnopqrstuvwxyz")
     monkeypatch.setattr("experiments.errors_by_field.hash_images", lambda images: next(hashes))
     with pytest.raises(ValueError, match="do not hold out the same images"):
