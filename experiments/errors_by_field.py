@@ -2,17 +2,21 @@
 
     python -m experiments.errors_by_field runs/claims/synchronous-0 runs/claims/async-patch-0 --output out
 
-Generation visits fields of one time; inpainting those of clean known pixels beside others, or of known pixels at half
-of the others' time (trailing); autoregression a patch between clean ones and pure noise. On each of them, at several
-times, the mean squared error of the velocity on the tokens that are being made, over held-out images, with the same
-masks and noise for all networks. A task whose fields are rare under a law of training times shows there, before any
-sampler does.
+Generation visits fields of one time; inpainting those of clean known pixels beside others, or of known pixels at a
+quarter of the others' time (trailing); autoregression a patch between clean ones and pure noise. On each of them, at
+several times, the mean squared error of the velocity on the tokens that are being made, over held-out images, with the
+same masks and noise for all networks. A task whose fields are rare under a law of training times shows there, before
+any sampler does.
 
 Rows go to `OUTPUT/rows.jsonl`, those that are there are not made again; `errors.md` and `errors.png` are of the runs
-that were named, the mean over seeds of a law.
+that were named, after the last of the steps, the mean over seeds of a law. With the rows of `timestep_sampling`,
+`distance.png` says whether what a law costs at generation is its error on fields of one time and nothing else:
+
+    python -m experiments.errors_by_field runs/claims/*-0 --steps 2048 16384 --evaluated runs/claims/rows.jsonl
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +45,7 @@ from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
 from experiments.parts.judges import in_batches, read_images
 from experiments.parts.law_table import MASKS
+from experiments.parts.rows import read_rows
 from experiments.parts.tables import Finding, class_name, finding_markdown
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -51,6 +56,9 @@ HIGHEST = 1.6
 
 PATCHES_A_SIDE = 4
 """Of autoregression."""
+
+SHARE = 0.25
+"""Of the others' time, of known pixels that trail."""
 
 NOISE = 2.0
 
@@ -69,7 +77,7 @@ def fields_of(kind: str, count: int, height: int, width: int) -> Fields:
         return np.select([order < now, order == now], [0.0, 1.0], NOISE), order == now
     family, _, behind = kind.partition(", ")
     known = mask_set(MASKS[family], count, height, width, 0)
-    return np.where(known, 0.5 if behind == "trailing" else 0.0, 1.0), ~known
+    return np.where(known, SHARE if behind == "trailing" else 0.0, 1.0), ~known
 
 
 KINDS = ("one time", *(f"{family}, {behind}" for behind in ("clean", "trailing") for family in MASKS), "raster")
@@ -115,6 +123,8 @@ def main(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     output: Path = Path("errors_by_field"),
     count: int = 512,
+    steps: tuple[int, ...] = (),
+    evaluated: Path | None = None,
 ) -> list[dict]:
     """Measure every RUN on every kind of field. Returns the rows of these runs.
 
@@ -122,24 +132,32 @@ def main(
         runs: folders that training wrote to, of the same images.
         output: where rows.jsonl, errors.md and errors.png go.
         count: held-out images, at least 2.
+        steps: of training after which to measure, of checkpoints that the runs still have; the newest if none is given.
+        evaluated: rows of these runs' generation, to draw its distance against the error on fields of one time.
     """
     check_counts(count=count)
     if count < 2 or not runs:
         raise ValueError(
             f"an error bar needs at least 2 images, a table at least one run; got {count} and {len(runs)}, give more"
         )
+    generated = [] if evaluated is None else [row for row in read_rows(evaluated) if "masks" not in row["task"]]
+    if evaluated is not None and not generated:
+        raise ValueError(f"{evaluated} has no row of generation; give the rows.jsonl of a table of laws")
     output.mkdir(parents=True, exist_ok=True)
     file, every = output / "rows.jsonl", []
-    for folder in runs:
-        run = open_run(folder)
+    for folder, step in itertools.product(runs, steps or (None,)):
+        run = open_run(folder, step)
         images, labels = read_images(run.experiment, run.experiment.data.held_out, count)
         every += [_wanted(run, folder.name, kind, images, labels) for kind in KINDS]
     if len({one.settings["data_hash"] for one in every}) > 1:
         raise ValueError("these runs do not hold out the same images; compare runs that do")
     found = fill(file, every)
-    (output / "errors.md").write_text(finding_markdown(_table(found)) + "\n", encoding="utf-8")
-    _draw(found, output / "errors.png")
-    print(finding_markdown(_table(found)), flush=True)
+    last = [row for row in found if not steps or row["step"] == max(steps)]
+    (output / "errors.md").write_text(finding_markdown(_table(last)) + "\n", encoding="utf-8")
+    _draw(last, output / "errors.png")
+    print(finding_markdown(_table(last)), flush=True)
+    if generated:
+        _draw_distances(found, generated, output / "distance.png")
     return found
 
 
@@ -200,6 +218,29 @@ def _draw(rows: list[dict], path: Path) -> None:
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
     figure.supxlabel("time of the tokens that are made", fontsize=9)
     figure.supylabel("error / that of the best", fontsize=9)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _draw_distances(rows: list[dict], generated: list[dict], path: Path) -> None:
+    """A panel a Frechet distance, a line a run: the distance at generation against the error on fields of one time."""
+    errors_of = {(row["run"], row["step"]): row for row in rows if row["kind"] == KINDS[0]}
+    distances = [name for name in generated[0]["values"] if name.startswith(("FD", "FID"))]
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in distances}
+    for row in generated:
+        of_fields = errors_of.get((row["run"], row["step"]))
+        for name in distances if of_fields else ():
+            error = float(np.mean([of_fields["values"][f"{time:g}"]["value"] for time in TIMES]))
+            found[name].setdefault(row["run"], []).append((error, row["values"][name]["value"]))
+    figure, panels = plt.subplots(1, len(distances), figsize=(4.6 * len(distances), 3.8), layout="constrained")
+    for axes, (name, lines) in zip(np.atleast_1d(panels), found.items(), strict=True):
+        for run, points in lines.items():
+            axes.plot(*zip(*sorted(points), strict=True), marker=".", label=run)
+        axes.set_yscale("log")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3, which="both")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
+    figure.supxlabel("error of the velocity on fields of one time", fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

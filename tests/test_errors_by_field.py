@@ -1,12 +1,15 @@
 """Errors on the fields that tasks visit: which tokens count, and at which times."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import FiniteDenoiser
-from experiments.errors_by_field import KINDS, NOISE, TIMES, errors, fields_of, main
+from asyncpatch.runs import open_run
+from experiments.errors_by_field import KINDS, NOISE, SHARE, TIMES, errors, fields_of, main
 
 SIDE, COUNT = 8, 4
 
@@ -27,7 +30,7 @@ def test_fields_are_those_of_the_task(kind):
             np.diff(np.where(made, 1.0, shares).reshape(COUNT, 4, 2, 4, 2)[:, :, 0, :, 0].reshape(COUNT, 16)) >= 0
         ).all()
     else:
-        assert others == {0.5 if kind.endswith("trailing") else 0.0}
+        assert others == {SHARE if kind.endswith("trailing") else 0.0}
 
 
 def test_a_denoiser_that_knows_the_image_makes_no_error_and_another_one_does():
@@ -60,3 +63,23 @@ def test_rows_are_made_once_and_drawn(digits_run, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.errors_by_field.hash_images", lambda images: next(hashes))
     with pytest.raises(ValueError, match="do not hold out the same images"):
         main((digits_run,), tmp_path, COUNT)
+
+
+def test_the_distance_at_generation_is_drawn_against_the_error_on_fields_of_one_time(digits_run, tmp_path):
+    step = open_run(digits_run).step
+    generated = [
+        {
+            "run": name,
+            "step": step,
+            "task": {"type": "Generation"},
+            "values": {"FD-a": {"value": 3.0, "standard_error": None}},
+        }
+        for name in (digits_run.name, "another-run")
+    ]
+    file = tmp_path / "generated.jsonl"
+    with pytest.raises(ValueError, match="no row of generation"):
+        main((digits_run,), tmp_path, COUNT, evaluated=file)
+    file.write_text("".join(json.dumps(row) + "\n" for row in generated))
+    rows = main((digits_run,), tmp_path, COUNT, steps=(step,), evaluated=file)
+    assert {row["step"] for row in rows} == {step}
+    assert (tmp_path / "distance.png").is_file()
