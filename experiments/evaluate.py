@@ -79,9 +79,12 @@ def judge_run(
     asked: Sequence[tuple[Generation | Inpainting, Steps]],
     rows: Path,
     by: Judging,
+    step: int | None = None,
 ) -> list[dict]:
-    """The rows of the newest checkpoint in a folder at all tasks; those that the file holds are not made again."""
-    run = open_run(folder)
+    """The rows of a checkpoint in a folder, the newest if no step is given, at all tasks; none that the file holds is
+    made again. Raises what `open_run` does.
+    """
+    run = open_run(folder, step)
     run = dataclasses.replace(run, denoiser=on_every_device(run.denoiser))
 
     def wanted(task: Generation | Inpainting, how: Steps) -> Wanted:

@@ -94,7 +94,7 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table
         log_every=20,
         sample_every=scale.steps,
         checkpoint_every=max(1, scale.steps // 3),
-        keep_last=2 + len(scale.looks),  # a look's network can be asked more later
+        keep_last=2 + len(scale.looks),  # a look's network is asked more later, by the baseline
     )
     experiment = configuration(scale, source, law, job.seed)
     wanted = asked(job, scale, table)
@@ -102,7 +102,7 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table
     for task, how in wanted:
         settle(task, how, medium, by.reference)  # so that training is not followed by a refusal
     train_run(trained, experiment, settings)
-    judge_run(trained, medium, wanted, folder / "rows.jsonl", by)
+    judge_run(trained, medium, wanted, folder / "rows.jsonl", by, settings.steps)
     done(folder, job).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
 
 
