@@ -94,7 +94,7 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table
         log_every=20,
         sample_every=scale.steps,
         checkpoint_every=max(1, scale.steps // 3),
-        keep_last=2 + len(scale.looks),  # a look's network is asked more later, by the baseline
+        keep_last=4 + len(scale.looks),  # a look's network is asked more later, by the baseline
     )
     experiment = configuration(scale, source, law, job.seed)
     wanted = asked(job, scale, table)
