@@ -23,9 +23,7 @@ How each method samples best is settled before, by `--table settings`, on networ
 that training. Cores do more apart: two processes with a core and a `--law` each, in the same folder, trained 1.15
 times as many images a second as one with both (`taskset -c 0 python -m ... --law synchronous`).
 
-`--preset miniature-long` trains three times as long. In a copy of the folder of shorter runs, without its `rows.jsonl`
-and `*.done`, it goes on with them. `--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a
-million steps, by the same code.
+`--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a million steps, by the same code.
 """
 
 import time

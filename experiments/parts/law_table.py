@@ -22,7 +22,7 @@ from asyncpatch.timesteps import (
 from asyncpatch.train import AbstractOptimizerConfig, OptimizerConfig
 from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement, Steps, Together, Trailing
 
-Preset = Literal["miniature", "miniature-long", "million", "paper"]
+Preset = Literal["miniature", "million", "paper"]
 Table = Literal["laws", "tuning", "settings", "claims"]
 
 Method = Together | Trailing | Replacement | RePaint
@@ -109,23 +109,20 @@ class Scale:
 FRESHLY = Steps(steps=40, eta=1.0)
 """With fresh noise in every step, as in RePaint: on the tuning seed that was better than the paper's half."""
 
-MINIATURE = Scale(
-    preset="miniature",
-    side=32,
-    steps=2400,
-    batch_size=16,
-    ema_decay=0.998,
-    optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
-    generated=1000,
-    completed=256,
-    generating=Steps(steps=40),
-    completing=((Together(), FRESHLY), (Trailing(), FRESHLY)),
-    baselines=((RePaint(), Steps(steps=30)), (Replacement(), FRESHLY)),
-)
-
 SCALES = {
-    "miniature": MINIATURE,
-    "miniature-long": dataclasses.replace(MINIATURE, steps=3 * MINIATURE.steps),
+    "miniature": Scale(
+        preset="miniature",
+        side=32,
+        steps=2400,
+        batch_size=16,
+        ema_decay=0.998,
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
+        generated=1000,
+        completed=256,
+        generating=Steps(steps=40),
+        completing=((Together(), FRESHLY), (Trailing(), FRESHLY)),
+        baselines=((RePaint(), Steps(steps=30)), (Replacement(), FRESHLY)),
+    ),
     "million": Scale(
         preset="fashion",
         side=16,
@@ -155,7 +152,7 @@ SCALES = {
         baselines=((RePaint(), Steps(steps=250)), (Replacement(), Steps(steps=250))),
     ),
 }
-"""On a laptop, the same after more training, a million images a law at half the resolution, and the paper's table."""
+"""On a laptop, a million images a law at half the resolution, and the paper's table."""
 
 
 @dataclasses.dataclass(frozen=True)
