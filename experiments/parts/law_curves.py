@@ -15,6 +15,9 @@ from experiments.report import LOWER_IS_BETTER
 LOOKS_OF_A_TREND = 3
 """The last looks that a straight line is laid through, of the logarithm of a ratio against that of the images."""
 
+TALLEST = 4.0
+"""The longest axis of a distance, as a ratio: a law that cannot do a task at all leaves the panel."""
+
 
 def length_names(rows: list[dict]) -> list[str]:
     """Of each row: its law of times, and how it completes images, with its calls where RePaint makes more or fewer."""
@@ -37,14 +40,14 @@ def over_training(rows: list[dict], claims: Sequence[Claim]) -> Finding:
             there = [row for row in rows if _images(row) == look]
             at_looks += judge_claims(there, [claim], length_names(there))
         if any(one.seeds for one in at_looks):
-            cells = [f"{one.measured}: {one.holds}" if one.seeds else "-" for one in at_looks]
+            cells = [f"{one.measured}: {one.holds}" if one.seeds > 1 else one.measured for one in at_looks]
             measured = {look: one.value for look, one in zip(looks, at_looks, strict=True) if one.value is not None}
             trend = _extrapolated(measured) if claim.is_ratio else "-"
             lines.append((claim.task, claim.statement, *cells, trend))
     heads = [f"after {look:,} images" for look in looks]
     note = (
-        f"{HOW_JUDGED} The last column is no measurement: a straight line through the last {LOOKS_OF_A_TREND} looks, "
-        "of logarithms, at twice the longest training."
+        f"{HOW_JUDGED} A number alone is of one seed, and no verdict. The last column is no measurement: a straight "
+        f"line through the last {LOOKS_OF_A_TREND} looks, of logarithms, at twice the longest training."
     )
     return Finding("Claims over training", ("task", "claim", *heads, "extrapolated to twice that"), lines, note)
 
@@ -82,6 +85,8 @@ def draw_curves(rows: list[dict], metric: str, path: Path) -> Path:
         axes.xaxis.set_minor_locator(NullLocator())
         if metric.startswith(LOWER_IS_BETTER):
             axes.set_yscale("log")
+            lowest, highest = axes.get_ylim()
+            axes.set_ylim(lowest, min(highest, TALLEST * lowest))
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
