@@ -10,7 +10,7 @@ any sampler does.
 
 Rows go to `OUTPUT/rows.jsonl`, those that are there are not made again; `errors.md` and `errors.png` are of the runs
 that were named, after the last of the steps, the mean over seeds of a law. With the rows of `timestep_sampling`,
-`distance.png` says whether what a law costs at generation is its error on fields of one time and nothing else:
+`distance.png` shows how far what a law costs at generation is its error on fields of one time:
 
     python -m experiments.errors_by_field runs/claims/*-0 --steps 2048 16384 --evaluated runs/claims/rows.jsonl
 """
@@ -51,6 +51,9 @@ from experiments.parts.tables import Finding, class_name, finding_markdown
 
 TIMES = (0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 """Of the tokens that are being made."""
+
+MIDDLE = (0.2, 0.3, 0.4, 0.5, 0.6)
+"""Those of them at which the errors of networks say most about what they generate."""
 
 HIGHEST = 1.6
 """Errors in units of the best that are drawn; a network that never saw such fields is far above."""
@@ -232,24 +235,24 @@ def _draw(rows: list[dict], path: Path) -> None:
 
 
 def _draw_distances(rows: list[dict], generated: list[dict], path: Path) -> None:
-    """A panel a Frechet distance, a line a run: the distance at generation against the error on fields of one time."""
+    """A panel a Frechet distance, a line a run: that of what is generated against the error on fields of one time."""
     errors_of = {(row["run"], row["step"]): row for row in rows if row["kind"] == KINDS[0]}
     distances = [name for name in generated[0]["values"] if name.startswith(("FD", "FID"))]
     found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in distances}
     for row in generated:
         of_fields = errors_of.get((row["run"], row["step"]))
         for name in distances if of_fields else ():
-            error = _over_times([of_fields["values"][f"{time:g}"]["value"] for time in TIMES])
+            error = _over_times([of_fields["values"][f"{time:g}"]["value"] for time in MIDDLE])
             found[name].setdefault(row["run"], []).append((error, row["values"][name]["value"]))
     figure, panels = plt.subplots(1, len(distances), figsize=(4.6 * len(distances), 3.8), layout="constrained")
     for axes, (name, lines) in zip(np.atleast_1d(panels), found.items(), strict=True):
         for run, points in lines.items():
             axes.plot(*zip(*sorted(points), strict=True), marker=".", label=run)
-        axes.set_yscale("log")
         axes.set_ylabel(name)
-        axes.grid(alpha=0.3, which="both")
+        axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
-    figure.supxlabel("error of the velocity on fields of one time", fontsize=9)
+    label = f"error of the velocity on fields of one time, between {min(MIDDLE)} and {max(MIDDLE)}"
+    figure.supxlabel(label, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
