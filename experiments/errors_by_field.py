@@ -197,7 +197,7 @@ def _by_law(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def _over_times(errors: Sequence[float]) -> float:
+def _over_times(errors: Sequence[float] | np.ndarray) -> float:
     """The geometric mean, in which no time counts more because its errors are larger."""
     return float(np.exp(np.mean(np.log(errors))))
 
@@ -241,9 +241,10 @@ def _draw_distances(rows: list[dict], generated: list[dict], path: Path) -> None
     found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in distances}
     for row in generated:
         of_fields = errors_of.get((row["run"], row["step"]))
-        for name in distances if of_fields else ():
+        if of_fields is not None:
             error = _over_times([of_fields["values"][f"{time:g}"]["value"] for time in MIDDLE])
-            found[name].setdefault(row["run"], []).append((error, row["values"][name]["value"]))
+            for name in distances:
+                found[name].setdefault(row["run"], []).append((error, row["values"][name]["value"]))
     figure, panels = plt.subplots(1, len(distances), figsize=(4.6 * len(distances), 3.8), layout="constrained")
     for axes, (name, lines) in zip(np.atleast_1d(panels), found.items(), strict=True):
         for run, points in lines.items():
