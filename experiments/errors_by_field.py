@@ -153,6 +153,9 @@ def main(
         run = open_run(folder, step)
         images, labels = read_images(run.experiment, run.experiment.data.held_out, count)
         every += [_wanted(run, folder.name, kind, images, labels) for kind in KINDS]
+    measured = {(one.settings["run"], one.settings["step"]) for one in every}
+    if generated and not any((row["run"], row["step"]) in measured for row in generated):
+        raise ValueError(f"{evaluated} has rows of other runs or steps; give runs that it speaks of, or leave it out")
     if len({one.settings["data_hash"] for one in every}) > 1:
         raise ValueError("these runs do not hold out the same images; compare runs that do")
     found = fill(file, every)
@@ -161,7 +164,7 @@ def main(
     _draw(last, output / "errors.png")
     print(finding_markdown(_table(last)), flush=True)
     if generated:
-        _draw_distances(found, generated, output / "distance.png")
+        _draw_distances(distances_by_error(found, generated), output / "distance.png")
     return found
 
 
@@ -209,9 +212,10 @@ def _is(row: dict, law: str, kind: str) -> bool:
 def _table(rows: list[dict]) -> Finding:
     found = _by_law(rows)
     lines = [(law, *(f"{_over_times(by[kind]):.4f}" for kind in KINDS)) for law, by in found.items()]
+    steps = " or ".join(f"{step:,}" for step in sorted({row["step"] for row in rows}))
     note = (
         f"Squared error of the velocity, the mean over {rows[0]['images']} images, and of that the geometric mean over "
-        f"times from {min(TIMES)} to {max(TIMES)}."
+        f"times from {min(TIMES)} to {max(TIMES)}, after {steps} steps of training."
     )
     return Finding("Errors by field", ("law of training times", *KINDS), lines, note, "errors.png")
 
@@ -234,8 +238,10 @@ def _draw(rows: list[dict], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_distances(rows: list[dict], generated: list[dict], path: Path) -> None:
-    """A panel a Frechet distance, a line a run: that of what is generated against the error on fields of one time."""
+def distances_by_error(rows: list[dict], generated: list[dict]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """By Frechet distance and run, at every step that both files speak of, the error on fields of one time in the
+    middle of time, and the distance.
+    """
     errors_of = {(row["run"], row["step"]): row for row in rows if row["kind"] == KINDS[0]}
     distances = [name for name in generated[0]["values"] if name.startswith(("FD", "FID"))]
     found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in distances}
@@ -245,7 +251,12 @@ def _draw_distances(rows: list[dict], generated: list[dict], path: Path) -> None
             error = _over_times([of_fields["values"][f"{time:g}"]["value"] for time in MIDDLE])
             for name in distances:
                 found[name].setdefault(row["run"], []).append((error, row["values"][name]["value"]))
-    figure, panels = plt.subplots(1, len(distances), figsize=(4.6 * len(distances), 3.8), layout="constrained")
+    return found
+
+
+def _draw_distances(found: dict[str, dict[str, list[tuple[float, float]]]], path: Path) -> None:
+    """A panel a Frechet distance, a line a run: that of what is generated against the error on fields of one time."""
+    figure, panels = plt.subplots(1, len(found), figsize=(4.6 * len(found), 3.8), layout="constrained")
     for axes, (name, lines) in zip(np.atleast_1d(panels), found.items(), strict=True):
         for run, points in lines.items():
             axes.plot(*zip(*sorted(points), strict=True), marker=".", label=run)

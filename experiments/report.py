@@ -108,6 +108,8 @@ def plot(cells: Cells, metric: str, path: Path) -> Path:
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.locator_params(axis="x", nbins=4)
         axes.set_title(task, fontsize=9)
         axes.grid(alpha=0.3)
     panels[0][0].invert_yaxis()

@@ -46,6 +46,7 @@ from experiments.parts.law_curves import draw_curves, length_names, over_trainin
 from experiments.parts.law_pictures import describe_laws
 from experiments.parts.law_settings import settled
 from experiments.parts.law_table import (
+    AT_LENGTH,
     REPAINT,
     SCALES,
     Job,
@@ -92,7 +93,7 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table
         log_every=20,
         sample_every=scale.steps,
         checkpoint_every=max(1, scale.steps // 3),
-        keep_last=4 + len(scale.looks),  # a look's network is asked more later, by the baseline
+        keep_last=2 * len(scale.looks),  # a look's network is asked more later, by the baseline
     )
     experiment = configuration(scale, source, law, job.seed)
     wanted = asked(job, scale, table)
@@ -113,7 +114,9 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
     """Write what the rows of `folder` say so far into its `report`. Returns the page."""
     rows, page = read_rows(folder / "rows.jsonl"), folder / "report"
     page.mkdir(parents=True, exist_ok=True)
-    shown = candidates(scale.side) if table == "tuning" else laws(scale.side)
+    every = laws(scale.side) | candidates(scale.side)
+    names_of = {"tuning": candidates(scale.side), "claims": [name for name in AT_LENGTH if name != REPAINT]}
+    shown = {name: every[name] for name in names_of.get(table, laws(scale.side))}
     findings = [describe_laws(shown, scale.side, page / "laws.png")]
     distances = [name for row in rows for name in row["values"] if name.startswith(("FD", "FID"))]
     names = {"laws": line_names, "tuning": run_names, "settings": line_names, "claims": length_names}[table]

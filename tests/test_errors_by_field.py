@@ -9,7 +9,7 @@ import pytest
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.process import FiniteDenoiser
 from asyncpatch.runs import open_run
-from experiments.errors_by_field import KINDS, NOISE, SHARE, TIMES, errors, fields_of, main
+from experiments.errors_by_field import KINDS, MIDDLE, NOISE, SHARE, TIMES, distances_by_error, errors, fields_of, main
 
 SIDE, COUNT = 8, 4
 
@@ -83,3 +83,9 @@ def test_the_distance_at_generation_is_drawn_against_the_error_on_fields_of_one_
     rows = main((digits_run,), tmp_path, COUNT, steps=(step,), evaluated=file)
     assert {row["step"] for row in rows} == {step}
     assert (tmp_path / "distance.png").is_file()
+    error = np.exp(np.mean([np.log(rows[0]["values"][f"{time:g}"]["value"]) for time in MIDDLE]))
+    found = distances_by_error(rows, generated)
+    assert found == {"FD-a": {digits_run.name: [(pytest.approx(error), 3.0)]}}
+    file.write_text(json.dumps(generated[1]) + "\n")
+    with pytest.raises(ValueError, match="other runs or steps"):
+        main((digits_run,), tmp_path, COUNT, evaluated=file)

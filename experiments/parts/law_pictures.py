@@ -20,7 +20,7 @@ from experiments.report import Finding
 FIELDS = 4000
 """Fields that are drawn of each law."""
 
-SHOWN = 4
+SHOWN = 5
 """Fields that are shown of each law."""
 
 ONE_TIME = 0.05
@@ -73,13 +73,13 @@ def _draw(fields: dict[str, np.ndarray], path: Path) -> None:
     figure, panels = plt.subplots(
         len(fields),
         SHOWN + 2,
-        figsize=(11, 1.5 * len(fields)),
+        figsize=(12.5, 1.5 * len(fields)),
         layout="constrained",
         squeeze=False,
         width_ratios=[1.0] * SHOWN + [1.6] * 2,
     )
     for row, (name, drawn) in zip(panels, fields.items(), strict=True):
-        for axes, field in zip(row[:SHOWN], drawn, strict=False):
+        for axes, field in zip(row[:SHOWN], drawn[-SHOWN:], strict=True):
             axes.imshow(field, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, fontsize=9)
