@@ -93,5 +93,9 @@ def best_step(folder: str | Place, by: str = VALIDATION_LOSS) -> int | None:
 
 
 def _no_checkpoint(folder: Place, step: int | None) -> FileNotFoundError:
-    wanted = "" if step is None else f" of step {step}"
-    return FileNotFoundError(f"no checkpoint{wanted} in {folder / CHECKPOINTS}; give the folder of a run")
+    there = sorted(int(path.name) for path in paths_in(folder))
+    if step is None or not there:
+        return FileNotFoundError(f"no checkpoint in {folder / CHECKPOINTS}; give the folder of a run")
+    return FileNotFoundError(
+        f"no checkpoint of step {step} in {folder / CHECKPOINTS}; choose one of {', '.join(map(str, there))}"
+    )

@@ -46,8 +46,8 @@ REPAINT = "repaint"
 """The row of the baseline, which trains nothing."""
 
 AT_LENGTH = (
-    *("synchronous", REPAINT, "async-patch", "environment"),
-    *("regions", "patchwise", "perlin", "patch-forcing", "supervised"),
+    *("synchronous", REPAINT, "async-patch", "regions"),
+    *("patchwise", "perlin", "environment", "patch-forcing", "supervised"),
 )
 """The rows of the table of claims, and those of them that have further seeds."""
 
