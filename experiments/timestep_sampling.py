@@ -17,15 +17,18 @@ others, and with replacement, which makes as many, and `supervised`: a network t
 themselves and on nothing else. AsyncPatch and our own law complete images twice, with known pixels clean and trailing.
 
 `--preset million --table claims` trains each law for a million images of 16x16 pixels, and looks at an eighth, a
-quarter, a half and all of it, so that every claim becomes a curve; the first seed of all laws comes first. It takes
-hours: give it the time that the machine has to spare (`nice -n 19`), stop it whenever you like, and start it again.
-How each method samples best is settled before, by `--table settings`, on networks of another seed after a quarter of
-that training. Cores do more apart: two processes with a core and a `--law` each, in the same folder, trained 1.15
-times as many images a second as one with both (`taskset -c 0 python -m ... --law synchronous`).
+quarter, a half and all of it, so that every claim becomes a curve; the first seed of all laws comes first. What is
+looked at is a copy of the network, trained for an eighth longer while its learning rate falls to 0. It takes hours:
+give it the time that the machine has to spare (`nice -n 19`), stop it whenever you like, and start it again. How each
+method samples best is settled before, by `--table settings`, on networks of another seed after a quarter of that
+training. Cores do more apart: two processes with a core and a `--law` each, in the same folder, trained 1.15 times as
+many images a second as one with both (`taskset -c 0 python -m ... --law synchronous`).
 
 `--preset paper` is the table itself, ImageNet at 64x64 with the 60M network for a million steps, by the same code.
 """
 
+import dataclasses
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -86,23 +89,42 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
 def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table: Table, by: Judging) -> None:
     """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
     begun = time.monotonic()
-    baseline, trained = job.name == REPAINT, folder / job.run
-    law = (laws(scale.side) | candidates(scale.side))["synchronous" if baseline else job.name]
-    settings = RunConfig(
-        steps=scale.steps_at(job.look),
-        log_every=20,
-        sample_every=scale.steps,
-        checkpoint_every=max(1, scale.steps // 3),
-        keep_last=2 * len(scale.looks),  # a look's network is asked more later, by the baseline
-    )
+    law = (laws(scale.side) | candidates(scale.side))["synchronous" if job.name == REPAINT else job.name]
     experiment = configuration(scale, source, law, job.seed)
     wanted = asked(job, scale, table)
     medium = PixelMedium(experiment)
     for task, how in wanted:
         settle(task, how, medium, by.reference)  # so that training is not followed by a refusal
-    train_run(trained, experiment, settings)
-    judge_run(trained, medium, wanted, folder / "rows.jsonl", by, settings.steps)
+    trained, step = trained_network(folder, scale, experiment, job, table)
+    judge_run(trained, medium, wanted, folder / "rows.jsonl", by, step)
     done(folder, job).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
+
+
+def trained_network(folder: Path, scale: Scale, experiment: Experiment, job: Job, table: Table) -> tuple[Path, int]:
+    """The run of a row and the step that is looked at, trained or trained on."""
+    run, cooldown = folder / job.run, scale.cooldown_at(job.look) if table == "claims" else None
+    settings = RunConfig(
+        steps=scale.steps_at(job.look),
+        log_every=20,
+        sample_every=2 * scale.steps,
+        checkpoint_every=scale.checkpoint_every,
+        keep_last=scale.steps // scale.checkpoint_every + 2 * len(scale.looks),  # each may be looked at later
+    )
+    looked_at = Path("checkpoints") / str(settings.steps)
+    if not (run / looked_at).is_dir():
+        train_run(run, experiment, settings)
+    if cooldown is None:
+        return run, settings.steps
+    copy = folder / job.copy
+    if not (run / looked_at).is_dir():
+        raise FileNotFoundError(f"{run} has gone beyond {looked_at} and lost it; move {run} away, to train it again")
+    if not (copy / "checkpoints").is_dir():
+        shutil.copytree(run / looked_at, copy / "unfinished" / str(settings.steps), dirs_exist_ok=True)
+        (copy / "unfinished").rename(copy / "checkpoints")
+    training = dataclasses.replace(experiment.training, cooldown=cooldown)
+    settings = dataclasses.replace(settings, steps=cooldown.start + cooldown.steps)
+    train_run(copy, dataclasses.replace(experiment, training=training), settings)
+    return copy, settings.steps
 
 
 def done(folder: Path, job: Job) -> Path:

@@ -24,7 +24,7 @@ from asyncpatch.data import ArrayRecords, Digits, IdxFiles, ImageFolder
 from asyncpatch.losses import FisherDivergence, Plain, SiD2
 from asyncpatch.noise_schedule import Cosine, LogLinear, RectifiedFlow
 from asyncpatch.places import writable_folder
-from asyncpatch.runs import RECIPES, SamplingConfig, configure, latent_view, recipe, train_run
+from asyncpatch.runs import RECIPES, SamplingConfig, configure, latent_view, recipe, train_run, with_cooldown
 from asyncpatch.runs.cache import cache_folder
 from asyncpatch.runs.evaluating import evaluation as frechet_evaluation
 from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig
@@ -52,6 +52,7 @@ def main(
     flip: bool = False,
     batch_size: int | None = None,
     ema_decay: float | None = None,
+    cooldown: float | None = None,
     label_dropout: float = 0.1,
     accumulation: int = 1,
     compute_dtype: str | None = None,
@@ -83,6 +84,8 @@ def main(
         flip: mirror half of the training images.
         batch_size: images of a step, over all devices.
         ema_decay: of the moving average of the weights that is sampled from.
+        cooldown: the share of the steps, at the end, over which the learning rate falls to 0; a run that is prolonged
+            goes on from where it began.
         label_dropout: share of images whose label is hidden, for classifier-free guidance.
         accumulation: microbatches that a batch is worked off in, to save memory.
         compute_dtype: float32 or bfloat16; the preset's own if not given.
@@ -128,6 +131,7 @@ def main(
         network = judge.load(experiment, _folder_for_judges(folder))
         evaluation = frechet_evaluation(experiment, network, sampling, evaluate_every, evaluate_images)
     run_config = run_config or recipe(preset).run
+    experiment = with_cooldown(experiment, run_config.steps, recipe(preset).cooldown if cooldown is None else cooldown)
     train_run(
         folder,
         experiment,
@@ -163,6 +167,7 @@ def with_recipe(arguments: list[str]) -> Callable[..., None]:
         run_config=usual.run,
         batch_size=usual.batch_size,
         ema_decay=usual.ema_decay,
+        cooldown=usual.cooldown,
     )
 
 

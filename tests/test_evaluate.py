@@ -22,7 +22,7 @@ from asyncpatch.metrics.networks.lpips import LPIPS_ALEXNET_SHAPES
 from asyncpatch.runs import SamplingConfig, open_run, step_rule
 from asyncpatch.sampling import repaint_times
 from asyncpatch.timesteps import Independent, Synchronous
-from asyncpatch.train import RunConfig, init_state, make_mesh
+from asyncpatch.train import RunConfig, init_state, make_mesh, newest_step
 from asyncpatch.train.checkpoint import Checkpoints
 from experiments.evaluate import evaluate
 from experiments.parts.claims import Claim, judge_claims, show_claims
@@ -456,7 +456,7 @@ def test_tuning_looks_at_no_seed_that_is_reported():
 
 
 def test_claims_are_looked_at_while_their_networks_learn():
-    """A network is looked at in order, as training does not go back, and RePaint after the training that it needs."""
+    """The verdicts come first, and RePaint after the training that it needs; every look has its checkpoint."""
     scale = SCALES["million"]
     wanted = jobs("claims", scale)
     assert len(wanted) == len(set(wanted)) == len(set(map(str, wanted)))
@@ -464,14 +464,14 @@ def test_claims_are_looked_at_while_their_networks_learn():
         {job.name for job in wanted if job.seed == SEEDS[0]} == set(AT_LENGTH) <= {*laws(16), *candidates(16), REPAINT}
     )
     assert {job.name for job in wanted if job.seed != SEEDS[0]} == set(FURTHER)
-    trained: dict[str, float] = {}
+    assert [job.name for job in wanted if job.look == 1.0][: len(AT_LENGTH)] == list(AT_LENGTH)
+    assert [job.look for job in wanted[:: len(AT_LENGTH)]][:4] == sorted(scale.looks, reverse=True)
+    trained: set[tuple[str, float]] = set()
     for job in wanted:
-        assert job.look >= trained.get(job.run, 0.0)
-        assert job.name != REPAINT or trained[job.run] == job.look
-        trained[job.run] = job.look
-    assert set(trained.values()) == {1.0}
+        assert job.name != REPAINT or (job.run, job.look) in trained
+        trained.add((job.run, job.look))
     assert scale.steps_at(1.0) * scale.batch_size >= 1_000_000
-    assert all((scale.steps * look).is_integer() for look in scale.looks)
+    assert all(scale.steps_at(look) % scale.checkpoint_every == 0 for look in scale.looks)
 
 
 def at_length(run, step, value, method=None, seed=0):
@@ -517,14 +517,18 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path, monk
     baselines = ((RePaint(), Steps(steps=10)), (Replacement(), FEW), (RePaint(1, 2), FEW))
     scale = dataclasses.replace(SCALES["million"], preset="digits", side=8, shrink=1, steps=4, batch_size=4)
     scale = dataclasses.replace(scale, generated=4, completed=2, generating=FEW, baselines=baselines)
-    scale = dataclasses.replace(scale, completing=((Together(), FEW),), looks=(0.5, 1.0))
+    scale = dataclasses.replace(scale, completing=((Together(), FEW),), looks=(0.5, 1.0), cooldown=0.5)
     by = Judging(judge)
-    # The baseline may come after the network's last look, and is of each look's network all the same.
+    # Looks may come after the network's last step, and the baseline after them: each is of its look's network.
     for name in ("synchronous", REPAINT):
-        for look in scale.looks:
+        for look in (1.0, 0.5):
             fill_row(tmp_path, scale, Digits(), Job(name, 0, look), "claims", by)
     rows = read_rows(tmp_path / "rows.jsonl")
-    assert [row["step"] for row in rows] == [2, 2, 4, 4, 2, 2, 2, 4, 4, 4]
+    assert [row["step"] for row in rows] == [6, 6, 3, 3, 6, 6, 6, 3, 3, 3]
+    assert newest_step(tmp_path / "synchronous-0") == 4, "copies cool, and the network itself does not"
+    assert {row["run"] for row in rows if row["step"] == 3} == {"synchronous-0-cooled-0.5"}
+    last = [row["experiment"]["training"]["cooldown"] for row in rows if row["step"] == 6]
+    assert all(cooldown == {"type": "Cooldown", "start": 4, "steps": 2} for cooldown in last)
     assert len(list(tmp_path.glob("*.done"))) == 4
     names = {"Synchronous", "Synchronous, Replacement"}
     assert names < set(length_names(rows))
@@ -534,8 +538,8 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path, monk
     page = report(tmp_path, scale, "million", "claims").parent
     assert (page / "curves_FD-classifier.png").is_file()
     text = (page / "report.md").read_text()
-    assert "after 8 images | after 16 images" in text
-    assert "step 2," not in text
+    assert "after 12 images | after 24 images" in text
+    assert "step 3," not in text
 
 
 def test_settings_are_put_in_order_on_a_seed_that_is_not_reported(tmp_path):

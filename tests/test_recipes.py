@@ -59,6 +59,7 @@ def asked_of(line: str, monkeypatch) -> dict:
     """What a command line comes to: the arguments of `configure` and `train_run`."""
     asked: dict = {}
     monkeypatch.setattr(command, "configure", lambda *given, **named: asked.update(named, data=given[0]))
+    monkeypatch.setattr(command, "with_cooldown", lambda e, steps, share: asked.update(cooldown=share, cools_for=steps))
     monkeypatch.setattr(command, "train_run", lambda folder, experiment, run, **named: asked.update(named, run=run))
     arguments = line.split()
     tyro.cli(command.with_recipe(arguments), args=arguments)
@@ -75,12 +76,12 @@ def test_command_line_goes_by_the_recipe_and_overrides_any_part_of_it(name, form
         usual.batch_size,
         usual.ema_decay,
     )
-    assert asked["run"] == usual.run
-    changes = "--optimizer.b1 0.5 --run.sample-every 7 --batch-size 3"
+    assert (asked["run"], asked["cooldown"], asked["cools_for"]) == (usual.run, usual.cooldown, usual.run.steps)
+    changes = "--optimizer.b1 0.5 --run.sample-every 7 --batch-size 3 --cooldown 0.25"
     asked = asked_of(f"FOLDER {form.format(name)} {changes}", monkeypatch)
     assert asked["optimizer"] == dataclasses.replace(usual.optimizer, b1=0.5)
     assert asked["run"] == dataclasses.replace(usual.run, sample_every=7)
-    assert (asked["batch_size"], asked["ema_decay"]) == (3, usual.ema_decay)
+    assert (asked["batch_size"], asked["ema_decay"], asked["cooldown"]) == (3, usual.ema_decay, 0.25)
 
 
 def test_called_from_python_it_goes_by_the_recipe_too(monkeypatch, tmp_path):

@@ -25,6 +25,7 @@ PACKAGE = {
     "OptimizerConfig": "asyncpatch.train.optimizers.OptimizerConfig",
     "MuonConfig": "asyncpatch.train.optimizers.MuonConfig",
     "TrainConfig": "asyncpatch.train.settings.TrainConfig",
+    "Cooldown": "asyncpatch.train.settings.Cooldown",
     "RunConfig": "asyncpatch.train.settings.RunConfig",
     # networks
     "UNetConfig": "asyncpatch.nn.unet.UNetConfig",

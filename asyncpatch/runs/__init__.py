@@ -46,3 +46,4 @@ from asyncpatch.runs.sampling import run_task as run_task
 from asyncpatch.runs.sealed import FileFormatError as FileFormatError
 from asyncpatch.runs.training import configure as configure
 from asyncpatch.runs.training import train_run as train_run
+from asyncpatch.runs.training import with_cooldown as with_cooldown

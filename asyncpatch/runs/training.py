@@ -35,6 +35,7 @@ from asyncpatch.runs.sampling import SamplingConfig, four_tasks, labels_in_turn,
 from asyncpatch.timesteps import AbstractTimestepSampler
 from asyncpatch.train import (
     AbstractOptimizerConfig,
+    Cooldown,
     Evaluation,
     RunConfig,
     TrainConfig,
@@ -124,6 +125,19 @@ def configure(
         weighting=weighting,
         training=dataclasses.replace(trainer, num_classes=num_classes),
     )
+
+
+def with_cooldown(experiment: Experiment, steps: int, share: float) -> Experiment:
+    """The same, trained for `steps` steps with a learning rate that falls to 0 over the last `share` of them.
+
+    Trained for more steps later, in the same folder, it goes on from where the cooldown began. Raises `ValueError` for
+    a share outside [0, 1).
+    """
+    check_counts(steps=steps)
+    check_number("cooldown", share, lambda x: 0 <= x < 1, "in [0, 1)")
+    falling = round(share * steps)
+    cooldown = Cooldown(steps - falling, falling) if falling else None
+    return dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, cooldown=cooldown))
 
 
 def train_run(

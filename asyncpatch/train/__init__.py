@@ -31,6 +31,7 @@ from asyncpatch.train.reading import Saved as Saved
 from asyncpatch.train.reading import best_step as best_step
 from asyncpatch.train.reading import load_for_sampling as load_for_sampling
 from asyncpatch.train.reading import newest_step as newest_step
+from asyncpatch.train.settings import Cooldown as Cooldown
 from asyncpatch.train.settings import RunConfig as RunConfig
 from asyncpatch.train.settings import TrainConfig as TrainConfig
 from asyncpatch.train.state import NonFiniteLossError as NonFiniteLossError

@@ -93,9 +93,9 @@ class Adversarial(AbstractLearner):
         sums, counts, latents = summed(part, zeros, turn.batch, parts, turn.mesh)
         gradients, of_judge, numbers = jax.tree.map(lambda sums: sums / parts, sums)
 
-        autoencoder, moments = descend(turn.config.optimizer.build(), trained, gradients, memory.moments)
+        autoencoder, moments = descend(turn, turn.config.optimizer, trained, gradients, memory.moments)
         judge = descend(
-            self.discriminator_optimizer.build(), memory.discriminator, of_judge, memory.discriminator_moments
+            turn, self.discriminator_optimizer, memory.discriminator, of_judge, memory.discriminator_moments
         )
         before = memory.discriminator, memory.discriminator_moments
         judge = jax.tree.map(lambda new, old: jnp.where(started, new, old), judge, before)

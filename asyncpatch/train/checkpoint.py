@@ -4,8 +4,8 @@ Orbax writes under a temporary name and renames, or in a bucket writes one objec
 is complete unless the disk lost part of it; `reading` says what is in one.
 
 Invariant: `restore` returns the newest state that reads back as it was saved. Checkpoints that are proven damaged are
-moved to `damaged/` and named in a warning; whatever else goes wrong is an error that leaves all as it is. None is ever
-deleted for being unreadable.
+moved to `damaged/` and named in a warning, and those that cooled down for a shorter run to `cooled/`; whatever else
+goes wrong is an error that leaves all as it is. None is ever deleted for being unreadable.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
-from asyncpatch.config import Json, differences, from_json, to_json
+from asyncpatch.config import TYPE_FIELD, Json, differences, from_json, name_of, to_json
 from asyncpatch.places import Place, move_folder
 from asyncpatch.train.digest import digests, kinds
 from asyncpatch.train.evidence import brief, refused_by_system
 from asyncpatch.train.provenance import commit, release
-from asyncpatch.train.record import VALIDATION_LOSS, Record, written_record
-from asyncpatch.train.settings import RunConfig
+from asyncpatch.train.record import VALIDATION_LOSS, DamageError, Record, read_record, written_record
+from asyncpatch.train.settings import Cooldown, RunConfig
 from asyncpatch.train.state import TrainState
 from asyncpatch.train.whole import (
     CHECKPOINTS,
@@ -45,11 +45,14 @@ LOGGER = logging.getLogger(__name__)
 DAMAGED = "damaged"
 """The folder of unreadable checkpoints inside a run's folder."""
 
+COOLED = "cooled"
+"""The folder of those that a longer run does not go on from."""
+
 
 class Checkpoints:
     """The checkpoints of one run: keeps the last few, and those with the lowest figures of the name `best_by`."""
 
-    def __init__(self, folder: Place, run: RunConfig, best_by: str = VALIDATION_LOSS):
+    def __init__(self, folder: Place, run: RunConfig, best_by: str = VALIDATION_LOSS, cooldown: Cooldown | None = None):
         self._folder = folder
         unreadable = unreadable_in(self._folder)
         damaged = [path for path in paths_in(self._folder) if path in unreadable]
@@ -58,7 +61,7 @@ class Checkpoints:
         for path, error in unreadable.items():
             LOGGER.warning("checkpoint %s is damaged (%s)", path, brief(error))
         _set_aside(self._folder, list(unreadable))
-        self._manager = self._open(run, best_by)
+        self._manager = self._open(run, best_by, cooldown)
         self._commit = commit()
 
     def __enter__(self) -> "Checkpoints":
@@ -116,31 +119,36 @@ class Checkpoints:
     def restore(self, experiment: Json, template: TrainState) -> TrainState | None:
         """The newest readable state, or None if nothing was ever saved; `template` has its shapes and shardings.
 
-        Raises `ConfigMismatchError` if it was saved under another config or by code that builds another network,
-        `CheckpointError` if there are checkpoints and all are damaged, and `OSError` if one cannot be read at present.
+        A config that differs in nothing but its cooldown is the same up to where the first of the two begins: what came
+        after it is set aside, and the newest state before it is taken. Raises `ConfigMismatchError` if it was saved
+        under another config or by code that builds another network, `CheckpointError` if there are checkpoints and all
+        are damaged, and `OSError` if one cannot be read at present.
         """
 
         def templates(path: Place, record: Record) -> Templates:
             _check_same_config(path, record, experiment)
             return _by_item(template)
 
-        found = newest_readable(self._folder, templates)
+        cooled = _cooled_otherwise(self._folder, experiment)
+        found = newest_readable(self._folder, templates, without=cooled)
         if found is None:
             return None
         _set_aside(self._folder, found.damaged)
+        _set_aside(self._folder, cooled, COOLED, f"it has cooled down; going on from step {found.record.step}")
         self._manager.reload()
         return TrainState(ema=found.trees["ema"], **found.trees["state"])
 
-    def _open(self, run: RunConfig, best_by: str) -> ocp.CheckpointManager:
+    def _open(self, run: RunConfig, best_by: str, cooldown: Cooldown | None) -> ocp.CheckpointManager:
         def figure(metrics: dict[str, float]) -> float:
             return metrics.get(best_by, math.inf)  # one that has none ranks last
 
         # Orbax ranks upwards and keeps the end of the list, hence the sign.
         best = checkpoint_managers.BestN(get_metric_fn=lambda metrics: -figure(metrics), n=run.keep_best)
+        kept = [checkpoint_managers.LatestN(run.keep_last), best]
+        if cooldown is not None and cooldown.start > 0:
+            kept.append(checkpoint_managers.EveryNSteps(cooldown.start))  # what a longer run goes on from
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [checkpoint_managers.LatestN(run.keep_last), best]
-            ),
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
             # The policy alone decides what stays, but without best_fn Orbax does not write the metrics down.
             best_fn=figure,
             best_mode="min",
@@ -150,9 +158,7 @@ class Checkpoints:
 
 
 def _check_same_config(path: Place, record: Record, experiment: Json) -> None:
-    # Through the objects and back, so that options which the saved config predates take their defaults.
-    saved = to_json(from_json(record.experiment, record.release))
-    found = differences(saved, experiment, ignored_types=(RunConfig,))
+    found = _differences(record, experiment)
     if found:
         lines = "; ".join(f"{name or 'config'} was {before} and is now {now}" for name, (before, now) in found.items())
         raise ConfigMismatchError(
@@ -160,15 +166,53 @@ def _check_same_config(path: Place, record: Record, experiment: Json) -> None:
         )
 
 
-def _set_aside(folder: Place, damaged: list[Place]) -> None:
-    """Move unreadable checkpoints out of the way of later ones of the same step; one process does it for all."""
+def _differences(record: Record, experiment: Json, *, cooled: bool = True) -> dict[str, tuple[Json, Json]]:
+    """Between the config of a checkpoint and another; a cooldown that has not begun is none, nor if not `cooled`."""
+    # Through the objects and back, so that options which the saved config predates take their defaults.
+    saved = to_json(from_json(record.experiment, record.release))
+    (saved_before, saved_start), (before, start) = _until_cooldown(saved), _until_cooldown(experiment)
+    if not cooled or record.step <= min(saved_start, start):
+        saved, experiment = saved_before, before
+    return differences(saved, experiment, ignored_types=(RunConfig,))
+
+
+def _until_cooldown(written: Json) -> tuple[Json, float]:
+    """A config as it is up to its cooldown, and the step at which that begins: never if it has none."""
+    if isinstance(written, list):
+        parts = [_until_cooldown(part) for part in written]
+        return [part for part, _ in parts], min((start for _, start in parts), default=math.inf)
+    if not isinstance(written, dict):
+        return written, math.inf
+    if written.get(TYPE_FIELD) == name_of(Cooldown):
+        return None, float(written["start"])
+    named = {name: _until_cooldown(part) for name, part in written.items()}
+    starts = (start for _, start in named.values())
+    return {name: part for name, (part, _) in named.items()}, min(starts, default=math.inf)
+
+
+def _cooled_otherwise(folder: Place, experiment: Json) -> list[Place]:
+    """The newest checkpoints, if their config would be this one but for the cooldown, and there are others before."""
+    cooled, paths = [], paths_in(folder)
+    for path in paths:
+        try:
+            record = read_record(path)
+        except DamageError:
+            continue
+        if not _differences(record, experiment) or _differences(record, experiment, cooled=False):
+            return cooled
+        cooled.append(path)
+    return []
+
+
+def _set_aside(folder: Place, paths: list[Place], where: str = DAMAGED, why: str = "it is damaged") -> None:
+    """Move checkpoints out of the way of later ones of the same step; one process does it for all."""
     multihost_utils.sync_global_devices("all have seen the checkpoints")
-    for path in damaged if jax.process_index() == 0 else []:
-        target = folder / DAMAGED / f"{path.name}-{time.time_ns()}"
+    for path in paths if jax.process_index() == 0 else []:
+        target = folder / where / f"{path.name}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
         move_folder(path, target)
-        LOGGER.warning("moved the damaged checkpoint %s to %s", path, target)
-    multihost_utils.sync_global_devices("damaged checkpoints set aside")
+        LOGGER.warning("moved the checkpoint %s to %s (%s)", path, target, why)
+    multihost_utils.sync_global_devices("checkpoints set aside")
 
 
 def _by_item(state: TrainState) -> dict[str, PyTree]:

@@ -30,7 +30,7 @@ LOCK_FILE = "training.lock"
 """Locked while a training runs; holds its process, host and start."""
 
 FILES = ("config.json", "metrics.jsonl", "metrics.foreign", LOCK_FILE)
-FOLDERS = ("checkpoints", "damaged", "profile", "samples", "tensorboard")
+FOLDERS = ("checkpoints", "cooled", "damaged", "profile", "samples", "tensorboard")
 """What a run's folder has, as files and as folders."""
 
 NO_LOCKS = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}

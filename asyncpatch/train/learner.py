@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from asyncpatch.shapes import NULL_LABEL, Image, Label
 from asyncpatch.train.batch import Batch
 from asyncpatch.train.microbatches import image_keys, summed
+from asyncpatch.train.optimizers import AbstractOptimizerConfig
 from asyncpatch.train.settings import TrainConfig
 
 Make = Callable[[PRNGKeyArray], PyTree]
@@ -84,7 +85,7 @@ class Descent(AbstractLearner):
 
     def update(self, trained: PyTree, memory: PyTree, turn: Turn) -> Moved:
         loss, gradients = self._loss_and_gradients(trained, turn)
-        moved, memory = descend(turn.config.optimizer.build(), trained, gradients, memory)
+        moved, memory = descend(turn, turn.config.optimizer, trained, gradients, memory)
         return Moved(moved, memory, loss, optax.tree.norm(gradients), {})
 
     def _loss_and_gradients(self, trained: PyTree, turn: Turn) -> tuple[Float[Array, ""], PyTree]:
@@ -113,10 +114,13 @@ class Descent(AbstractLearner):
 
 
 def descend(
-    optimizer: optax.GradientTransformation, weights: PyTree, gradients: PyTree, memory: PyTree
+    turn: Turn, optimizer: AbstractOptimizerConfig, weights: PyTree, gradients: PyTree, memory: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """The weights and the optimiser's memory after one update."""
+    """The weights and the optimiser's memory after one update, which the run's cooldown shortens."""
     # optax 0.2.8 mixes int32 and float32 in Adam's bias correction, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        updates, memory = optimizer.update(gradients, memory, eqx.filter(weights, eqx.is_inexact_array))
+        updates, memory = optimizer.build().update(gradients, memory, eqx.filter(weights, eqx.is_inexact_array))
+    if turn.config.cooldown is not None:
+        factor = turn.config.cooldown.factor_at(turn.step)
+        updates = jax.tree.map(lambda update: factor.astype(update.dtype) * update, updates)
     return eqx.apply_updates(weights, updates), memory

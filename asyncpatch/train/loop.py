@@ -64,7 +64,8 @@ def train(
     evaluation: Evaluation | None = None,
     traced: int = 0,
 ) -> TrainState:
-    """Train to `run.steps`, from the newest checkpoint in `folder` if there is one.
+    """Train to `run.steps`, from the newest checkpoint in `folder` if there is one: under another cooldown than that of
+    the last time, from the newest before either began.
 
     `experiment` is the whole config of the run, `config` and those of data and learner included: it is
     saved with every checkpoint, and a resume under another one is refused (`ConfigMismatchError`). Raises
@@ -74,11 +75,13 @@ def train(
     for a profiler (`trace`).
     """
     folder, written = prepare(folder), to_json(experiment)
+    best_by = evaluation.name if evaluation else VALIDATION_LOSS
+    cools_at = None if config.cooldown is None else config.cooldown.start
     agree({"config": written, "run": to_json(run), "folder": str(folder), "mesh": dict(mesh.shape)})
     with (
         TerminationRequest() as termination,
         held(folder) as check_held,
-        Checkpoints(folder, run, evaluation.name if evaluation else VALIDATION_LOSS) as checkpoints,
+        Checkpoints(folder, run, best_by, config.cooldown) as checkpoints,
         Extras() as extras,
     ):
         state = checkpoints.restore(written, abstract_state(learner, config, mesh))
@@ -109,7 +112,7 @@ def train(
                 reporter.after(step, metrics, len(batch.label))
 
                 last, stop = step == run.steps, termination.agreed(step)
-                scheduled = last or step % run.checkpoint_every == 0
+                scheduled = last or step % run.checkpoint_every == 0 or step == cools_at
                 pictured = sample_callback is not None and (last or step % run.sample_every == 0)
                 evaluated = evaluation is not None and (last or step % evaluation.every == 0)
                 if scheduled or stop or pictured or evaluated:

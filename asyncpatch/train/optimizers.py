@@ -1,6 +1,6 @@
 """The optimisers: a warm-up to a constant learning rate, clipping of the gradient's norm, and a rule of updates.
 
-The averaged weights take the place of a decaying rate: a run has no horizon, and may be prolonged at any time.
+How the rate falls at the end is not theirs but the run's (`asyncpatch.train.Cooldown`).
 """
 
 import abc

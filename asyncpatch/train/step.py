@@ -103,7 +103,7 @@ def _update(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetr
     metrics = StepMetrics(
         loss=window_loss / window_steps.astype(jnp.float32),
         gradient_norm=moved.gradient_norm,
-        learning_rate=config.optimizer.learning_rate_at(step),
+        learning_rate=config.learning_rate_at(step),
         broken_at=state.broken_at,
         details=moved.details,
     )

@@ -7,7 +7,7 @@ for the one before; any other failure (`evidence`) is raised.
 import dataclasses
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import equinox as eqx
 import jax
@@ -56,22 +56,26 @@ class Found:
 
 
 def newest_readable(
-    folder: Place, templates: Callable[[Place, Record], Templates], step: int | None = None
+    folder: Place,
+    templates: Callable[[Place, Record], Templates],
+    step: int | None = None,
+    without: Collection[Place] = (),
 ) -> Found | None:
     """The newest whole checkpoint, or that of `step`; None if there is none at all, damaged ones included.
 
-    `templates(path, record)` says what to read, or raises if it is not the checkpoint to read.
+    Those in `without` are not looked at. `templates(path, record)` says what to read, or raises if it is not the
+    checkpoint to read.
     """
     failures: dict[Place, Exception] = {}
     for path in _same_for_all(folder, paths_in(folder)):
-        if step is not None and path.name != str(step):
+        if path in without or (step is not None and path.name != str(step)):
             continue
         try:
             record, wanted = _read_record(path, templates)
             trees = _read_whole(path, record, wanted)
         except DamageError as error:
             if not path.exists():  # a training that runs there has removed it meanwhile
-                return newest_readable(folder, templates, step)
+                return newest_readable(folder, templates, step, without)
             failures[path] = error
             continue
         for damaged, error in failures.items():

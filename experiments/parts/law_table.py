@@ -19,7 +19,7 @@ from asyncpatch.timesteps import (
     Regions,
     Synchronous,
 )
-from asyncpatch.train import AbstractOptimizerConfig, OptimizerConfig
+from asyncpatch.train import AbstractOptimizerConfig, Cooldown, OptimizerConfig
 from experiments.parts.rows import Generation, Inpainting, RePaint, Replacement, Steps, Together, Trailing
 
 Preset = Literal["miniature", "million", "paper"]
@@ -100,10 +100,22 @@ class Scale:
     shrink: int = 1
     looks: tuple[float, ...] = (1.0,)
     """The shares of the training at which all is evaluated."""
+    cooldown: float = 0.0
+    """At a look, a copy of the network is trained so much longer, as a share, while its learning rate falls to 0."""
 
     def steps_at(self, look: float) -> int:
-        """Of training, at a look."""
+        """Of training at a constant rate, at a look."""
         return round(look * self.steps)
+
+    def cooldown_at(self, look: float) -> Cooldown | None:
+        """What follows them in the copy that is looked at; none if the network itself is."""
+        falling = round(self.cooldown * self.steps_at(look))
+        return Cooldown(self.steps_at(look), falling) if falling else None
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps: every look has its checkpoint, and none is far."""
+        return max(1, min(self.steps // 3, self.steps_at(self.looks[0])))
 
 
 FRESHLY = Steps(steps=40, eta=1.0)
@@ -137,6 +149,7 @@ SCALES = {
         completing=((Together(), FRESHLY), (Trailing(0.25), FRESHLY)),
         baselines=((RePaint(5, 8), Steps(steps=30)), (Replacement(), FRESHLY), (RePaint(4, 3), Steps(steps=16))),
         looks=(1 / 8, 1 / 4, 1 / 2, 1.0),
+        cooldown=1 / 8,
     ),
     "paper": Scale(
         preset="60m",
@@ -167,6 +180,11 @@ class Job:
     def run(self) -> str:
         """The folder of the network."""
         return f"{'synchronous' if self.name == REPAINT else self.name}-{self.seed}"
+
+    @property
+    def copy(self) -> str:
+        """The folder of its copy that cools down at this look."""
+        return f"{self.run}-cooled-{self.look:g}"
 
     def __str__(self) -> str:
         return f"{self.name}-{self.seed}" + ("" if self.look == 1 else f"-{self.look:g}")
@@ -205,7 +223,7 @@ def candidates(side: int) -> dict[str, AbstractTimestepSampler]:
 
 
 def jobs(table: Table, scale: Scale) -> list[Job]:
-    """Every row, in the order in which they are filled: the first seed of what is claimed first, look by look."""
+    """Every row, in the order in which they are filled: the first seed and the last look of what is claimed first."""
     names: list[tuple[str, int]]
     if table == "tuning":
         names = [(name, TUNING_SEED) for name in ("synchronous", *candidates(scale.side))]
@@ -215,8 +233,9 @@ def jobs(table: Table, scale: Scale) -> list[Job]:
         names = [(name, seed) for seed in SEEDS for name in (*CLAIMED, REPAINT)]
         names += [(name, SEEDS[0]) for name in laws(scale.side) if name not in CLAIMED]
     else:
-        first = [Job(name, SEEDS[0], look) for look in scale.looks for name in AT_LENGTH]
-        return first + [Job(name, seed, look) for seed in SEEDS[1:] for look in scale.looks for name in FURTHER]
+        looks = scale.looks[::-1]
+        first = [Job(name, SEEDS[0], look) for look in looks for name in AT_LENGTH]
+        return first + [Job(name, seed, look) for look in looks for seed in SEEDS[1:] for name in FURTHER]
     return [Job(name, seed, look) for name, seed in names for look in scale.looks]
 
 
