@@ -11,6 +11,8 @@ none could be checked against their source.
 
 import html
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +45,9 @@ from experiments.parts.tables import (
 
 LOWER_IS_BETTER = ("FD", "FID", "KD", "LPIPS")
 """How the names of distances begin."""
+
+FAR = 1.6
+"""Times the median of a panel: a larger distance is written at the edge, so that the others can be told apart."""
 
 
 def write_report(
@@ -82,7 +87,10 @@ def write_report(
 
 
 def plot(cells: Cells, metric: str, path: Path) -> Path:
-    """A metric of every law and task: the mean over seeds, its standard error, and each seed as a dot."""
+    """A metric of every law and task: the mean over seeds, its standard error, and each seed as a dot.
+
+    A distance that is `FAR` above the others is a number at the right edge.
+    """
     shown = {task: laws for task, laws in cells.items() if any(metric in values for values in laws.values())}
     names = list(dict.fromkeys(law for laws in shown.values() for law in laws))
     figure, panels = plt.subplots(
@@ -95,10 +103,14 @@ def plot(cells: Cells, metric: str, path: Path) -> Path:
     )
     distance = metric.startswith(LOWER_IS_BETTER)
     for axes, (task, laws) in zip(panels[0], shown.items(), strict=True):
-        for place, law in enumerate(names):
-            values = laws.get(law, {}).get(metric, [])
-            if values:
-                mean = summary(values)
+        told = {law: values[metric] for law, values in laws.items() if values.get(metric)}
+        edge = FAR * statistics.median(summary(values).value for values in told.values()) if distance else math.inf
+        for law, values in told.items():
+            place, mean = names.index(law), summary(values)
+            if mean.value > edge:
+                where = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+                axes.text(0.98, place, f"{mean.value:.3g} →", fontsize=7, color="C0", **where)
+            else:
                 axes.errorbar(mean.value, place, xerr=mean.standard_error, fmt="o", color="C0", capsize=3)
                 axes.plot(values, [place] * len(values), ".", color="C1", alpha=0.6, markersize=4)
         axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -112,7 +124,7 @@ def plot(cells: Cells, metric: str, path: Path) -> Path:
             axes.locator_params(axis="x", nbins=4)
         axes.set_title(task, fontsize=9)
         axes.grid(alpha=0.3)
-    panels[0][0].invert_yaxis()
+    panels[0][0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(f"{metric} ({'lower' if distance else 'higher'} is better)", fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -156,7 +156,7 @@ def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
         findings = [settled(rows)]
     if table == "claims":
         metrics = list(dict.fromkeys(name for row in rows for name in row["values"] if name.startswith(JUDGED)))
-        for metric in metrics:
+        for metric in metrics if len({row["step"] for row in rows}) > 1 else ():
             draw_curves(rows, metric, page / f"curves_{metric}.png")
         baselines = sorted({name for name in names(rows) if name.startswith("Synchronous, ")} | {"Masked"})
         ours = ("Environment", "Regions")

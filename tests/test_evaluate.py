@@ -61,7 +61,7 @@ from experiments.parts.rows import (
 from experiments.parts.scores import compared, settle
 from experiments.parts.step_report import paired, verdict
 from experiments.parts.tables import collect, line_names, run_names, summary
-from experiments.report import write_report
+from experiments.report import plot, write_report
 from experiments.steps import main as compare_steps
 from experiments.timestep_sampling import configuration, fill_row, report
 from tests.toy_features import Projection
@@ -438,6 +438,19 @@ def test_description_of_laws_counts_what_the_laws_promise(tmp_path):
     assert abs(shares["each"][5] - 1) < 0.02
     assert shares["each"][6] == 0
     assert shares["each"][7] < 1
+
+
+def test_a_distance_far_above_the_others_is_a_number_at_the_edge(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("experiments.report.plt.close", drawn.append)
+    for metric in ("FD-classifier", "PSNR"):
+        cells = {"generation": {"a": {metric: [1.0]}, "b": {metric: [1.1, 1.3]}, "c": {metric: [8.0, 10.0]}}}
+        plot(cells, metric, tmp_path / "plot.png")
+    (of_distance,), (of_likeness,) = (figure.axes for figure in drawn)
+    assert [text.get_text() for text in of_distance.texts] == ["9 →"]
+    assert of_distance.get_xlim()[1] < 2
+    assert not of_likeness.texts
+    assert of_likeness.get_xlim()[1] > 9
 
 
 def test_the_table_has_the_laws_and_seeds_that_its_claims_need():

@@ -17,9 +17,9 @@ from asyncpatch.train.optimizers import AbstractOptimizerConfig, OptimizerConfig
 class Cooldown:
     """The end of a run: after `start` updates the learning rate falls to 0, in a straight line over `steps` more.
 
-    What a network of a constant rate lacks is less time than quiet: an eighth more training at a falling rate took a
-    sixth to a fifth off its Frechet distance, where twice the training at a constant one takes 7% (docs/results.md). A
-    run may still be prolonged: it goes on from where its cooldown began.
+    What a network of a constant rate lacks is less time than quiet: an eighth more training at a falling rate took 16
+    to 22% off Frechet distances, where twice the training at a constant one takes 7 to 10% (docs/results.md). A run may
+    still be prolonged: it goes on from where its cooldown began.
     """
 
     start: int
