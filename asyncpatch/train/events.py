@@ -5,6 +5,7 @@ whoever writes is told. Invariant: of a file that could not be written to, Tenso
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,4 +38,10 @@ class Events:
         self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        """Raises `OSError` if the end cannot be written; the file is closed all the same."""
+        try:
+            self._writer.close()
+        except OSError:
+            with suppress(OSError):
+                self._writer._py_recordio_writer.close()  # it leaves that open if it could not be flushed
+            raise
