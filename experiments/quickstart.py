@@ -9,7 +9,7 @@ field, the loss curve, config and numbers, and a page, `index.html`, that shows 
 from pathlib import Path
 
 from asyncpatch.data import Digits
-from asyncpatch.runs import SamplingConfig, configure, recipe, with_cooldown
+from asyncpatch.runs import SamplingConfig, configure, recipe
 from asyncpatch.timesteps import AsyncPatch
 from asyncpatch.train import RunConfig
 from experiments.parts.command import run_command
@@ -37,7 +37,7 @@ def quickstart(
         "asyncpatch on 8x8 digits",
         "python -m experiments.quickstart",
         folder,
-        with_cooldown(experiment, steps, recipe("digits").cooldown),
+        experiment,
         RunConfig(steps=steps, log_every=min(20, steps), sample_every=third, checkpoint_every=third),
         sampling,
     )

@@ -33,7 +33,6 @@ RECIPES = {
         64,
         0.99,
         RunConfig(steps=900, checkpoint_every=300, sample_every=300),
-        cooldown=1 / 8,
     ),
     "fashion": Recipe(
         MuonConfig(learning_rate=5e-3, warmup_steps=100),
