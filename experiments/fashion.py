@@ -9,7 +9,7 @@ Any folder with the four IDX files serves: `--data FOLDER`.
 import dataclasses
 from pathlib import Path
 
-from asyncpatch.runs import SamplingConfig, configure, recipe, with_cooldown
+from asyncpatch.runs import SamplingConfig, configure, recipe
 from asyncpatch.timesteps import AsyncPatch
 from experiments.parts.command import run_command
 from experiments.parts.fashion_mnist import DEBIAN_FOLDER, fashion_mnist
@@ -43,7 +43,7 @@ def fashion(
         "asyncpatch on Fashion-MNIST",
         "python -m experiments.fashion",
         folder,
-        with_cooldown(experiment, steps, recipe("fashion").cooldown),
+        experiment,
         dataclasses.replace(recipe("fashion").run, steps=steps),
         sampling,
     )

@@ -52,7 +52,7 @@ def main(
     flip: bool = False,
     batch_size: int | None = None,
     ema_decay: float | None = None,
-    cooldown: float | None = None,
+    cooldown: float = 0.0,
     label_dropout: float = 0.1,
     accumulation: int = 1,
     compute_dtype: str | None = None,
@@ -84,8 +84,8 @@ def main(
         flip: mirror half of the training images.
         batch_size: images of a step, over all devices.
         ema_decay: of the moving average of the weights that is sampled from.
-        cooldown: the share of the steps, at the end, over which the learning rate falls to 0; a run that is prolonged
-            goes on from where it began.
+        cooldown: the share of the steps, at the end, over which the learning rate falls to 0, say 0.125 of a long run;
+            one that is prolonged goes on from where it began.
         label_dropout: share of images whose label is hidden, for classifier-free guidance.
         accumulation: microbatches that a batch is worked off in, to save memory.
         compute_dtype: float32 or bfloat16; the preset's own if not given.
@@ -131,7 +131,7 @@ def main(
         network = judge.load(experiment, _folder_for_judges(folder))
         evaluation = frechet_evaluation(experiment, network, sampling, evaluate_every, evaluate_images)
     run_config = run_config or recipe(preset).run
-    experiment = with_cooldown(experiment, run_config.steps, recipe(preset).cooldown if cooldown is None else cooldown)
+    experiment = with_cooldown(experiment, run_config.steps, cooldown)
     train_run(
         folder,
         experiment,
@@ -167,7 +167,6 @@ def with_recipe(arguments: list[str]) -> Callable[..., None]:
         run_config=usual.run,
         batch_size=usual.batch_size,
         ema_decay=usual.ema_decay,
-        cooldown=usual.cooldown,
     )
 
 

@@ -76,7 +76,7 @@ def test_command_line_goes_by_the_recipe_and_overrides_any_part_of_it(name, form
         usual.batch_size,
         usual.ema_decay,
     )
-    assert (asked["run"], asked["cooldown"], asked["cools_for"]) == (usual.run, usual.cooldown, usual.run.steps)
+    assert (asked["run"], asked["cooldown"], asked["cools_for"]) == (usual.run, 0.0, usual.run.steps)
     changes = "--optimizer.b1 0.5 --run.sample-every 7 --batch-size 3 --cooldown 0.25"
     asked = asked_of(f"FOLDER {form.format(name)} {changes}", monkeypatch)
     assert asked["optimizer"] == dataclasses.replace(usual.optimizer, b1=0.5)

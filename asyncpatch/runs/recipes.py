@@ -21,8 +21,6 @@ class Recipe:
     ema_decay: float
     run: RunConfig
     """How long to train, and how often to report, sample and save."""
-    cooldown: float = 0.0
-    """The share of the steps, at the end, over which the rate falls to 0 (`with_cooldown`)."""
 
 
 PAPER = Recipe(OptimizerConfig(learning_rate=3e-5, warmup_steps=10_000), 512, 0.999, RunConfig())
@@ -39,7 +37,6 @@ RECIPES = {
         16,
         0.999,
         RunConfig(steps=9000, checkpoint_every=1000, sample_every=3000, validation_batches=16),
-        cooldown=1 / 8,
     ),
     "miniature": Recipe(
         OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
