@@ -61,6 +61,14 @@ def test_an_update_is_as_short_as_the_rate(tmp_path):
         np.testing.assert_allclose(shorter[name] - before[name], 0.75 * full, atol=1e-6, err_msg=name)
 
 
+def test_the_average_reaches_back_over_no_more_steps_than_are_left(long):
+    config = replace(TOY_CONFIG, ema_decay=0.8, cooldown=LONG)
+    decays = [float(config.ema_decay_at(jnp.int32(step))) for step in range(11, 18)]
+    np.testing.assert_allclose(decays, [12 / 21, 13 / 22, 14 / 23, 15 / 24, 16 / 25, 1 / 2, 0], rtol=1e-6)
+    for name in [name for name in long[1] if name.startswith(".ema")]:
+        np.testing.assert_array_equal(long[1][name], long[1][name.replace(".ema", ".denoiser")], err_msg=name)
+
+
 def test_an_interruption_while_it_cools_changes_nothing(long, tmp_path):
     cool(tmp_path, LONG, 15)
     assert same(cool(tmp_path, LONG, 18), long[1])

@@ -468,7 +468,7 @@ def test_tuning_looks_at_no_seed_that_is_reported():
     assert laws(32)["environment"] in candidates(32).values()
 
 
-def test_claims_are_looked_at_while_their_networks_learn():
+def test_claims_begin_with_the_last_look():
     """The verdicts come first, and RePaint after the training that it needs; every look has its checkpoint."""
     scale = SCALES["million"]
     wanted = jobs("claims", scale)
@@ -548,6 +548,10 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(judge, tmp_path, monk
     assert len(set(length_names(rows))) == 4
     fill_row(tmp_path, scale, Digits(), Job(REPAINT, 0, 1.0), "claims", by)
     assert read_rows(tmp_path / "rows.jsonl") == rows
+    for lost in ("synchronous-0/checkpoints/2", "synchronous-0-cooled-0.5"):
+        shutil.rmtree(tmp_path / lost)
+    with pytest.raises(FileNotFoundError, match=r"synchronous-0 has gone beyond checkpoints/2 and lost it"):
+        fill_row(tmp_path, scale, Digits(), Job("synchronous", 0, 0.5), "claims", by)
     page = report(tmp_path, scale, "million", "claims").parent
     assert (page / "curves_FD-classifier.png").is_file()
     text = (page / "report.md").read_text()

@@ -50,7 +50,8 @@ COOLED = "cooled"
 
 
 class Checkpoints:
-    """The checkpoints of one run: keeps the last few, and those with the lowest figures of the name `best_by`."""
+    """The checkpoints of one run: keeps the last few, those with the lowest figures of the name `best_by`, and the one
+    at which its cooldown begins."""
 
     def __init__(self, folder: Place, run: RunConfig, best_by: str = VALIDATION_LOSS, cooldown: Cooldown | None = None):
         self._folder = folder
@@ -192,8 +193,8 @@ def _until_cooldown(written: Json) -> tuple[Json, float]:
 
 def _cooled_otherwise(folder: Place, experiment: Json) -> list[Place]:
     """The newest checkpoints, if their config would be this one but for the cooldown, and there are others before."""
-    cooled, paths = [], paths_in(folder)
-    for path in paths:
+    cooled: list[Place] = []
+    for path in paths_in(folder):
         try:
             record = read_record(path)
         except DamageError:
