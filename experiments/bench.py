@@ -9,10 +9,12 @@ are no dependencies of this project); every law of training times against a trai
 preparation of photographs against the decoding of their files.
 """
 
+import dataclasses
 import importlib.util
 import os
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import equinox as eqx
@@ -39,7 +41,7 @@ from asyncpatch.shapes import Image, Label, TimeField
 from asyncpatch.timesteps import AbstractTimestepSampler, Synchronous
 from asyncpatch.train import commit
 from experiments.parts.bench_data import bench_preparation
-from experiments.parts.bench_layers import peak, print_layers, print_share
+from experiments.parts.bench_layers import flops, peak, print_layers, print_share, seconds_of
 from experiments.parts.bench_sampling import bench_sampling
 from experiments.parts.bench_trainer import bench_trainer
 from experiments.parts.in_turns import ratio, side_by_side
@@ -47,6 +49,23 @@ from experiments.parts.laws import LAWS
 
 PEER = UNetConfig(channels=1, num_classes=0, base=32, multipliers=(1, 2, 2), blocks=2, attention=(False,) * 3)
 """The shape that is compared with torch: no attention, as its implementations differ."""
+
+CARD_PEER = UNetConfig(
+    channels=3,
+    num_classes=0,
+    base=128,
+    multipliers=(1, 2, 2, 3),
+    blocks=2,
+    attention=(False,) * 4,
+    compute_dtype="bfloat16",
+)
+"""The same on an accelerator: the 60M UNet without attention."""
+
+ON_CARD = {"60m": 128, "60m-transformer": 128, "600m-transformer": 32, "600m": 32}
+"""Presets that an accelerator is tried on, with the images of a step; what compiles longest comes last."""
+
+CARD_SIDE = 8192
+"""Of the matrices whose product says what an accelerator can do: far longer than it takes to start one."""
 
 
 class OneTimeDenoiser(AbstractDenoiser):
@@ -88,12 +107,13 @@ def train_step_of(denoiser: AbstractDenoiser, batch: int, size: int, channels: i
     optimizer = optax.adam(1e-4)
     gradient, weights, images = gradient_of(denoiser, batch, size, channels)
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=(0, 1))
     def step(weights, moments):
         value, slope = gradient(weights, images)
         updates, moments = optimizer.update(slope, moments)
         return optax.apply_updates(weights, updates), moments, value
 
+    weights = jax.tree.map(jnp.copy, weights)  # the step reuses them
     state = [weights, optimizer.init(weights)]
 
     def once():
@@ -103,24 +123,63 @@ def train_step_of(denoiser: AbstractDenoiser, batch: int, size: int, channels: i
     return once
 
 
-def denoiser_of(name: str, channels: int) -> NetworkDenoiser:
-    """A preset with fresh weights."""
-    return NetworkDenoiser(network(preset(name, channels, 10)), RectifiedFlow())
+def denoiser_of(config: AbstractNetworkConfig) -> NetworkDenoiser:
+    """A network of this shape with fresh weights."""
+    return NetworkDenoiser(network(config), RectifiedFlow())
+
+
+def call_of(denoiser: NetworkDenoiser, size: int) -> Callable[[PyTree, Array], Array]:
+    """One call of the network on a batch, all at one time, from its weights: as constants they would be compiled in."""
+    rest = eqx.filter(denoiser, eqx.is_inexact_array, inverse=True)
+    t = jnp.full((size, size), 0.5)
+
+    def call(weights: PyTree, images: Float[Array, "batch height width channel"]) -> Array:
+        net = eqx.combine(weights, rest).network
+        return jax.vmap(net, in_axes=(0, None, None))(images, t, jnp.asarray(-1))
+
+    return call
 
 
 def bench_shares(batch: int, rounds: int) -> None:
-    """The train step and the sampler's network call of every preset that the machine can run, in FLOP/s."""
-    on_cpu = jax.default_backend() == "cpu"
-    shown = {"digits": (8, 1), "miniature": (32, 1), "fashion": (32, 1), "miniature-transformer": (32, 1)}
-    large = dict.fromkeys(("60m", "600m", "60m-transformer", "600m-transformer"), (64, 3))
-    best = peak("float32" if on_cpu else "bfloat16")
-    for name, (size, channels) in (shown if on_cpu else shown | large).items():
-        denoiser = denoiser_of(name, channels)
-        gradient, weights, images = gradient_of(denoiser, batch, size, channels)
+    """The small presets' loss and gradient, and a call of the network, in FLOP/s."""
+    best = peak()
+    for name, size in {"digits": 8, "miniature": 32, "fashion": 32, "miniature-transformer": 32}.items():
+        denoiser = denoiser_of(preset(name, 1, 10))
+        gradient, weights, images = gradient_of(denoiser, batch, size, 1)
         print_share(f"loss and gradient, {name}, batch {batch}", best, gradient, weights, images, rounds=rounds)
-        call = jax.vmap(denoiser.network, in_axes=(0, None, None))
-        t = jnp.full((size, size), 0.5)
-        print_share(f"network call, {name}, batch {batch}", best, call, images, t, jnp.asarray(-1), rounds=rounds)
+        call = call_of(denoiser, size)
+        print_share(f"network call, {name}, batch {batch}", best, call, weights, images, rounds=rounds)
+
+
+def bench_card(batches: Mapping[str, int], side: int, size: int, rounds: int) -> None:
+    """What presets make of an accelerator in bfloat16: the train step with Adam, and a call of the network.
+
+    Shares are of a matrix product of this side, in the same run: of all that the step multiplies, and of three network
+    calls, which leaves out what is computed again to save memory.
+    """
+    best = peak("bfloat16", side)
+    print(f"matrix product of {side}x{side} in bfloat16: {best / 1e12:.3g} TFLOP/s", flush=True)
+    for name, batch in batches.items():
+        denoiser = denoiser_of(dataclasses.replace(preset(name, 3, 10), compute_dtype="bfloat16"))
+        gradient, weights, images = gradient_of(denoiser, batch, size, 3)
+        call = call_of(denoiser, size)
+        done, model = flops(gradient, weights, images), flops(call, weights, images)
+        calling = seconds_of(call, weights, images, rounds=rounds)
+        step = train_step_of(denoiser, batch, size, 3)
+        begun = time.perf_counter()
+        step()
+        compiling = time.perf_counter() - begun
+        stepping = statistics.median(side_by_side({name: step}, rounds)[name])
+        of_all, of_model, of_call = (
+            f"{count / seconds / best:.0%}"
+            for count, seconds in ((done, stepping), (3 * model, stepping), (model, calling))
+        )
+        print(
+            f"{name} at {size}x{size}, batch {batch}: train step {1e3 * stepping:.1f} ms, {batch / stepping:.0f} "
+            f"images/s, {of_all} of the product's FLOP/s, {of_model} for the model, the first after {compiling:.0f} s; "
+            f"network call {1e3 * calling:.1f} ms, {of_call}",
+            flush=True,
+        )
 
 
 def network(config: AbstractNetworkConfig) -> AbstractNetwork:
@@ -142,7 +201,7 @@ def bench_time_field(name: str, size: int, channels: int, batch: int, rounds: in
 
 def bench_laws(batch: int, rounds: int) -> None:
     """The price of drawing time fields at 64x64, per image, against the 60M network's train step."""
-    step = train_step_of(NetworkDenoiser(network(preset("60m", 3, 1000)), RectifiedFlow()), 2, 64, 3)
+    step = train_step_of(denoiser_of(preset("60m", 3, 1000)), 2, 64, 3)
     per_image = min(side_by_side({"step": step}, 2)["step"]) / 2
     print(f"train step, 60m at 64x64: {per_image:.2f} s an image")
     keys = jr.split(jr.key(0), batch)
@@ -160,7 +219,7 @@ def _draw(compiled: Callable, keys: Key[Array, " batch"]) -> None:
     jax.block_until_ready(compiled(keys))
 
 
-def bench_peers(batch: int, rounds: int) -> None:
+def bench_peers(config: UNetConfig, batch: int, size: int, rounds: int) -> None:
     """The train step against torch: our network written in torch, and diffusers' UNet of the same shape."""
     missing = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
     if missing:
@@ -169,13 +228,13 @@ def bench_peers(batch: int, rounds: int) -> None:
     from experiments.parts import bench_torch
 
     candidates = {
-        "asyncpatch": train_step_of(NetworkDenoiser(network(PEER), RectifiedFlow()), batch, 32, 1),
-        "torch": bench_torch.train_step_of(bench_torch.Twin(PEER), batch, 32),
-        "diffusers": bench_torch.train_step_of(bench_torch.DiffusersUNet(PEER), batch, 32),
+        "asyncpatch": train_step_of(denoiser_of(config), batch, size, config.channels),
+        "torch": bench_torch.train_step_of(bench_torch.Twin(config), config, batch, size),
+        "diffusers": bench_torch.train_step_of(bench_torch.DiffusersUNet(config), config, batch, size),
     }
     seconds = side_by_side(candidates, rounds)
     for name, times in seconds.items():
-        print(f"train step, base 32, 32x32, batch {batch}, {name}: {statistics.median(times):.3f} s")
+        print(f"train step, base {config.base}, {size}x{size}, batch {batch}, {name}: {statistics.median(times):.3f} s")
     for peer in ("torch", "diffusers"):
         print(f"  asyncpatch / {peer} = {ratio(seconds, 'asyncpatch', peer)}")
 
@@ -188,9 +247,14 @@ def main(rounds: int = 15, batch: int = 16) -> None:
         batch: images of a train step.
     """
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, commit {commit()}")
+    on_card = jax.default_backend() != "cpu"
+    if on_card:
+        bench_card(ON_CARD, CARD_SIDE, 64, rounds)
+        bench_peers(CARD_PEER, 128, 64, rounds)
     bench_shares(batch, rounds)
     for images in (batch, 4 * batch):
-        print_layers(f"layers of fashion, batch {images}", *gradient_of(denoiser_of("fashion", 1), images, 32, 1))
+        layers = gradient_of(denoiser_of(preset("fashion", 1, 10)), images, 32, 1)
+        print_layers(f"layers of fashion, batch {images}", *layers)
     bench_time_field("fashion", 32, 1, batch, rounds)
     bench_time_field("digits", 8, 1, 4 * batch, 2 * rounds)
     bench_time_field("miniature-transformer", 32, 1, batch, rounds)
@@ -199,7 +263,7 @@ def main(rounds: int = 15, batch: int = 16) -> None:
             bench_trainer(name, size, images, 8 * rounds)
     bench_sampling((4, 16, 64), max(2, rounds // 5))
     for images in (batch, 4 * batch):
-        bench_peers(images, max(3, rounds // 2))
+        bench_peers(PEER, images, 32, max(3, rounds // 2))
     bench_laws(64, rounds)
     bench_preparation()
 

@@ -1,9 +1,15 @@
-"""The benchmark counts what it divides by: the FLOPs of convolutions and products, loops included."""
+"""The benchmark counts what it divides by: the FLOPs of convolutions and products, loops included.
+
+What it prints of accelerators is exercised on a small network.
+"""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.bench import bench_card
 from experiments.parts.bench_layers import products
 
 
@@ -39,3 +45,14 @@ def test_equal_products_are_one_row():
     (row,) = products(lambda x: convolve(x, WEIGHT) + convolve(2 * x, WEIGHT), X)
     assert row.count == 2
     assert row.run(X, WEIGHT).shape == (2, 8, 8, 6)
+
+
+def test_a_preset_on_a_card_has_its_shares_of_a_product(capsys):
+    with jax.numpy_dtype_promotion("standard"):  # optax relies on it
+        bench_card({"digits": 2}, side=64, size=8, rounds=2)
+    product, row = capsys.readouterr().out.splitlines()
+    assert product.startswith("matrix product of 64x64 in bfloat16")
+    done, model = map(int, re.findall("([0-9]+)% (?:of the product|for the model)", row))
+    # Nothing is computed again here; the gradient of the images, which nobody asks for, is left out.
+    assert 0.9 * model - 1 <= done <= model + 1
+    assert row.startswith("digits at 8x8, batch 2: train step")

@@ -6,6 +6,7 @@ false-alarm rate of 1e-4; seeds are fixed.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -258,3 +259,22 @@ def test_masks_are_drawn_alike_alone_and_in_a_batch():
     known = mask_set(Wide(), 4, 32, 32, seed=8)
     keys = jax.vmap(lambda index: jr.fold_in(jr.key(8), index))(jnp.arange(4))
     np.testing.assert_array_equal(known, jax.vmap(lambda key: Wide()(key, 32, 32))(keys))
+
+
+@pytest.mark.parametrize("brush", [THIN, WIDE])
+@pytest.mark.parametrize("size", [(9, 6), (64, 64)])
+def test_accelerators_draw_the_same_strokes_without_a_loop(brush, size, monkeypatch):
+    height, width = size
+    strokes = jax.vmap(lambda key: draw_strokes(key, brush, *frame_size(height, width)))(jr.split(jr.key(0), 8))
+    painted = partial(paint, height=height, width=width)
+    traced = jax.jit(jax.vmap(painted)).trace(strokes)
+    loops = {
+        platform: "while" in traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda")
+    }
+    assert loops == {"cpu": True, "cuda": False}
+
+    one_by_one = jax.vmap(painted)(strokes)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda capsules, cpu, default: default(capsules))
+    assert jnp.all(jax.vmap(painted)(strokes) == one_by_one)
+    assert one_by_one.any()
+    assert not one_by_one.all()

@@ -16,6 +16,7 @@ whole numbers, or by single products of float32, so that all machines draw the s
 
 import dataclasses
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -93,6 +94,16 @@ def draw_strokes(key: PRNGKeyArray, brush: Brush, frame_height: int, frame_width
     return Strokes(vertices, _uniform(width_key, each, brush.width), drawn)
 
 
+class Capsules(NamedTuple):
+    """The segments of all strokes on a grid, in subpixels."""
+
+    start: Int[Array, "segment 2"]
+    step: Int[Array, "segment 2"]
+    side_reach: Float[Array, " segment"]
+    end_reach: Float[Array, " segment"]
+    drawn: Bool[Array, " segment"]
+
+
 def paint(strokes: Strokes, height: int, width: int) -> Bool[Array, "{height} {width}"]:
     """True where a token's centre lies under a stroke."""
     side = min(height, width)
@@ -105,15 +116,32 @@ def paint(strokes: Strokes, height: int, width: int) -> Bool[Array, "{height} {w
     side_reach = jnp.maximum((diameter + 1) * half_pixel, least_reach)
     # Half a token's diagonal around a point always holds a token's centre.
     end_reach = jnp.maximum(diameter * half_pixel, math.sqrt(2) * least_reach)
-    order = jnp.flatnonzero(strokes.drawn, size=strokes.drawn.size, fill_value=0)
-    rows, cols = jnp.arange(height)[:, None] * SUBPIXELS, jnp.arange(width)[None, :] * SUBPIXELS
+    capsules = Capsules(starts, ends - starts, side_reach, end_reach, strokes.drawn.ravel())
+    one_by_one, at_once = (partial(paint, height=height, width=width) for paint in (paint_one_by_one, paint_at_once))
+    return jax.lax.platform_dependent(capsules, cpu=one_by_one, default=at_once)
+
+
+def paint_one_by_one(capsules: Capsules, height: int, width: int) -> Bool[Array, "{height} {width}"]:
+    """In a loop over those that are drawn: less work, 3 to 50 times faster on a CPU."""
+    order = jnp.flatnonzero(capsules.drawn, size=capsules.drawn.size, fill_value=0)
 
     def add(place: Int[Array, ""], hidden: Bool[Array, "height width"]) -> Bool[Array, "height width"]:
-        segment = order[place]
-        (row, col), step = starts[segment], ends[segment] - starts[segment]
-        return hidden | _capsule(rows - row, cols - col, step, side_reach[segment], end_reach[segment])
+        capsule = jax.tree.map(lambda each: each[order[place]], capsules)
+        return hidden | _hidden_by(capsule, height, width)
 
-    return jax.lax.fori_loop(0, jnp.sum(strokes.drawn), add, jnp.zeros((height, width), bool))
+    return jax.lax.fori_loop(0, jnp.sum(capsules.drawn), add, jnp.zeros((height, width), bool))
+
+
+def paint_at_once(capsules: Capsules, height: int, width: int) -> Bool[Array, "{height} {width}"]:
+    """All of them in one program, drawn or not: an accelerator waits for the host at every round of a loop."""
+    hidden = jax.vmap(partial(_hidden_by, height=height, width=width))(capsules)
+    return jnp.any(hidden & capsules.drawn[:, None, None], axis=0)
+
+
+def _hidden_by(capsule: Capsules, height: int, width: int) -> Bool[Array, "{height} {width}"]:
+    rows, cols = jnp.arange(height)[:, None] * SUBPIXELS, jnp.arange(width)[None, :] * SUBPIXELS
+    row, col = capsule.start
+    return _capsule(rows - row, cols - col, capsule.step, capsule.side_reach, capsule.end_reach)
 
 
 def _capsule(

@@ -91,19 +91,24 @@ def seconds_of(call: Callable, *arguments, rounds: int = 10) -> float:
     return statistics.median(taken)
 
 
-def peak(dtype: str = "float32") -> float:
-    """FLOP/s of a large matrix product."""
-    square = jr.normal(jr.key(0), (PEAK_SIDE, PEAK_SIDE)).astype(dtype)
-    return 2 * PEAK_SIDE**3 / seconds_of(jnp.matmul, square, square)
+def peak(dtype: str = "float32", side: int = PEAK_SIDE) -> float:
+    """FLOP/s of a product of two square matrices of this side."""
+    square = jr.normal(jr.key(0), (side, side)).astype(dtype)
+    return 2 * side**3 / seconds_of(jnp.matmul, square, square)
+
+
+def flops(function: Callable, *arguments) -> float:
+    """Of all products of a program."""
+    return sum(product.count * product.flops for product in products(function, *arguments))
 
 
 def print_share(name: str, best: float, function: Callable, *arguments, rounds: int = 10) -> tuple[float, float]:
     """Print a program's speed as a share of a matrix product's; its seconds and FLOPs."""
     whole = seconds_of(function, *arguments, rounds=rounds)
-    flops = sum(product.count * product.flops for product in products(function, *arguments))
-    share = f"{flops / whole / best:.0%} of a matrix product's {best / 1e9:.0f} GF/s"
-    print(f"{name}: {1e3 * whole:.1f} ms, {flops / 1e9:.2f} GFLOP at {share}", flush=True)
-    return whole, flops
+    count = flops(function, *arguments)
+    share = f"{count / whole / best:.0%} of a matrix product's {best / 1e9:.0f} GF/s"
+    print(f"{name}: {1e3 * whole:.1f} ms, {count / 1e9:.2f} GFLOP at {share}", flush=True)
+    return whole, count
 
 
 def print_layers(name: str, function: Callable, *arguments, rows: int = 12) -> None:

@@ -51,6 +51,7 @@ class Twin(nn.Module):
         super().__init__()
         widths = [config.base * multiplier for multiplier in config.multipliers]
         self.stem = nn.Conv2d(config.channels, config.base, 3, padding=1)
+        self.levels = len(widths)
         down, skips, width = [], [config.base], config.base
         for level, outputs in enumerate(widths):
             for _ in range(config.blocks):
@@ -72,9 +73,11 @@ class Twin(nn.Module):
         self.head = nn.Conv2d(config.base, config.channels, 3, padding=1)
 
     def forward(self, z, t):
-        modes = torch.arange(TIME_FEATURES, dtype=t.dtype)[None, :, None, None]
+        modes = torch.arange(TIME_FEATURES, dtype=t.dtype, device=t.device)[None, :, None, None]
         features = torch.cos(math.pi * modes * t[:, None])
-        pyramid = {features.shape[-1] >> level: functional.avg_pool2d(features, 1 << level) for level in range(3)}
+        pyramid = {
+            features.shape[-1] >> level: functional.avg_pool2d(features, 1 << level) for level in range(self.levels)
+        }
         x = self.stem(z)
         skips = [x]
         for block in self.down:
@@ -107,17 +110,24 @@ class DiffusersUNet(nn.Module):
         return self.net(z, 1000 * t[:, 0, 0]).sample
 
 
-def train_step_of(net: nn.Module, batch: int, size: int) -> Callable[[], None]:
-    """An Adam step on the velocity of random images at one time each."""
+def train_step_of(net: nn.Module, config: UNetConfig, batch: int, size: int) -> Callable[[], None]:
+    """An Adam step on the velocity of random images at one time each: on the card if torch sees one, in the config's
+    type.
+    """
     torch.manual_seed(0)
-    images = torch.randn(batch, 1, size, size)
+    device, layout = ("cuda", torch.channels_last) if torch.cuda.is_available() else ("cpu", torch.contiguous_format)
+    net = net.to(device=device, memory_format=layout)
+    images = torch.randn(batch, config.channels, size, size, device=device).to(memory_format=layout)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    autocast = torch.autocast(device, torch.bfloat16, enabled=config.compute_dtype == "bfloat16")
 
     def once() -> None:
-        noise, time = torch.randn_like(images), torch.rand(batch, 1, 1)
+        noise, time = torch.randn_like(images), torch.rand(batch, 1, 1, device=device)
         t = time.expand(batch, size, size)
         z = (1 - t)[:, None] * images + t[:, None] * noise
-        loss = (net(z, t) - (noise - images)).square().mean()
+        with autocast:
+            velocity = net(z, t)
+        loss = (velocity.float() - (noise - images)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
