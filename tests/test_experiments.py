@@ -10,6 +10,7 @@ from PIL import Image as Pillow
 
 from asyncpatch.config import from_json, to_json
 from asyncpatch.data import Digits, PadTo, to_float
+from asyncpatch.masks import Thin
 from asyncpatch.pictures import HELD, animate, colour_time, moments, strip
 from asyncpatch.runs import SamplingConfig, configure, four_tasks, open_batches, open_run, run_task
 from asyncpatch.timesteps import AsyncPatch
@@ -22,6 +23,7 @@ from experiments.parts.drawing import choose_labels
 from experiments.parts.laws import LAWS
 from experiments.parts.loss_curve import loss_curve
 from experiments.parts.own_images import read_image, read_mask, read_strength
+from experiments.parts.rows import Inpainting, Steps
 from experiments.quickstart import quickstart
 
 FEW = SamplingConfig(steps=4, patch=2)
@@ -186,6 +188,29 @@ def test_export_writes_a_run_with_examples_and_names(report, tmp_path):
     with pytest.raises(ValueError, match="has 10 classes, got 1 names"):
         export(report.parent, tmp_path / "more.safetensors", class_names=("one",))
     assert not (tmp_path / "more.safetensors").exists()
+
+
+def test_a_file_states_what_was_measured_of_its_checkpoint(report, tmp_path):
+    run = open_run(report.parent)
+    row = {
+        "experiment": to_json(run.experiment),
+        "step": run.step,
+        "task": to_json(Inpainting(Thin(), 64)),
+        "how": to_json(Steps()),
+        "calls_per_image": 40,
+        "values": {
+            "LPIPS@32": {"value": 0.0125, "standard_error": 0.001},
+            "FD-classifier": {"value": 9.0, "standard_error": None},
+        },
+    }
+    rows, file = tmp_path / "rows.jsonl", tmp_path / "run.safetensors"
+    rows.write_text(json.dumps(row | {"step": 1}) + "\n")
+    with pytest.raises(ValueError, match=f"no distance and no LPIPS of this config at step {run.step}"):
+        export(report.parent, file, measured=rows)
+    rows.write_text(rows.read_text() + json.dumps(row) + "\n")
+    found = export(report.parent, file, measured=rows)
+    assert found.measured == {"LPIPS@32, inpainting, thin, 64 images, 40 calls": 0.0125}
+    assert export(file, tmp_path / "again.safetensors").measured == found.measured
 
 
 def test_pictures_of_the_front_page_are_drawn(tmp_path):

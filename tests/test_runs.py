@@ -76,14 +76,17 @@ def test_repr_says_what_a_user_must_know(golden):
     for part in ("8x8, 1 channel", "10 (0, 1, 2", "RectifiedFlow()", "Environment(", "3 steps, 12 images", "0.1.0"):
         assert part in said
     assert f"{golden.validation_loss:.4f}" in said
+    assert "measured" not in said
+    assert "  measured         LPIPS: 0.0141\n" in repr(dataclasses.replace(golden, measured={"LPIPS": 0.0141}))
 
 
 @pytest.mark.parametrize(("stored", "tolerance"), [("float32", 0.0), ("float16", 1e-3)])
 def test_file_gives_the_run_back(golden, tmp_path, stored, tolerance):
     shown = Examples(jnp.linspace(-1.0, 1.0, 128).reshape(2, 8, 8, 1), jnp.array([4, 7]))
-    named = dataclasses.replace(golden, class_names=tuple("abcdefghij"), examples=shown)
+    measured = {"FD-classifier, generation, 10 images, 4 calls": 81.25}
+    named = dataclasses.replace(golden, class_names=tuple("abcdefghij"), examples=shown, measured=measured)
     back = open_run(write_file(named, tmp_path / "run.safetensors", stored))
-    for field in ("experiment", "step", "validation_loss", "release", "commit", "class_names"):
+    for field in ("experiment", "step", "validation_loss", "release", "commit", "class_names", "measured"):
         assert getattr(back, field) == getattr(named, field)
     for ours, theirs in zip(weights_of(golden), weights_of(back), strict=True):
         assert theirs.dtype == ours.dtype
@@ -135,6 +138,10 @@ EDITS = {
     "short record": (
         lambda header, arrays: edit_record(header, lambda record: record.pop("step")),
         "lacks step",
+    ),
+    "measured changed": (
+        lambda header, arrays: edit_record(header, lambda record: record.update(measured={"LPIPS": 0.1})),
+        "do not match its digest",
     ),
     "step changed": (
         lambda header, arrays: edit_record(header, lambda record: record.update(step=4)),

@@ -18,7 +18,16 @@ from asyncpatch.config import ConfigError, from_json, to_json
 from asyncpatch.nn import Autoencoder
 from asyncpatch.runs.autoencoder import AutoencoderExperiment
 from asyncpatch.runs.autoencoder_opened import OpenedAutoencoder
-from asyncpatch.runs.sealed import FileFormatError, Form, arrays_in, check_weights, filled, named, stored_as
+from asyncpatch.runs.sealed import (
+    FileFormatError,
+    Form,
+    arrays_in,
+    check_measured,
+    check_weights,
+    filled,
+    named,
+    stored_as,
+)
 from asyncpatch.train import Saved
 
 FORM = Form(
@@ -76,10 +85,7 @@ def _read(file: Any, record: dict[str, Any], name: str) -> OpenedAutoencoder:
     slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  (it is no dictionary)
     check_weights(slices, {key: tuple(leaf.shape) for key, leaf in named(shapes).items()}, name)
     autoencoder = _restored(shapes, arrays_in(file, name))
-    measured = record["measured"]
-    if not isinstance(measured, dict) or not all(isinstance(value, int | float) for value in measured.values()):
-        raise FileFormatError(f"{name} has measurements {measured!r:.80}, which are no numbers by name; get it again")
-    figures = {key: float(value) for key, value in measured.items()}
+    figures = check_measured(record["measured"], name)
     saved = Saved(experiment, record["step"], record["validation_loss"], record["release"], record["commit"])
     opened = OpenedAutoencoder(experiment, autoencoder, saved, figures, record["rounded_from"])
     if opened.fingerprint != record["fingerprint"]:

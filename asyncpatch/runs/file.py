@@ -17,7 +17,16 @@ from asyncpatch.config import ConfigError, from_json, to_json
 from asyncpatch.data import latents_of, to_float, to_uint8
 from asyncpatch.runs.experiment import Experiment
 from asyncpatch.runs.opened import Examples, Run, no_examples
-from asyncpatch.runs.sealed import FileFormatError, Form, arrays_in, check_weights, filled, named, stored_as
+from asyncpatch.runs.sealed import (
+    FileFormatError,
+    Form,
+    arrays_in,
+    check_measured,
+    check_weights,
+    filled,
+    named,
+    stored_as,
+)
 
 FORM = Form(
     format="asyncpatch-run",
@@ -50,6 +59,7 @@ def write_file(run: Run, path: Path, stored: Literal["float32", "float16"] = "fl
         "release": run.release,
         "commit": run.commit,
         "class_names": list(run.class_names),
+        "measured": run.measured,
     }
     return FORM.write(path, record, arrays)
 
@@ -81,6 +91,7 @@ def _read(file: Any, record: dict[str, Any], name: str) -> Run:
         commit=record["commit"],
         class_names=tuple(record["class_names"]),
         examples=examples,
+        measured=check_measured(record.get("measured", {}), name),  # which earlier releases did not write
     )
 
 

@@ -41,6 +41,8 @@ class Run:
     """A name a class, of a file that has them; else the numbers."""
     examples: Examples
     """Held-out images to try it on: those that a file brings along, none from a folder."""
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What its file says of what it generates and completes, by name; empty where no file says anything."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -80,7 +82,8 @@ class Run:
             f"  training times   {_one_line(self.timesteps)}\n"
             f"  trained for      {self.step:,} steps, {self.images_seen:,} images\n"
             f"  validation loss  {loss}\n"
-            f"  written by       asyncpatch {self.release}, commit {self.commit}"
+            + "".join(f"  measured         {name}: {value:.4g}\n" for name, value in self.measured.items())
+            + f"  written by       asyncpatch {self.release}, commit {self.commit}"
         )
 
 

@@ -106,6 +106,13 @@ def arrays_in(file: Any, name: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def check_measured(measured: object, name: str) -> dict[str, float]:
+    """What a record says was measured. Raises `FileFormatError` for anything but numbers by name."""
+    if not isinstance(measured, dict) or not all(isinstance(value, int | float) for value in measured.values()):
+        raise FileFormatError(f"{name} has measurements {measured!r:.80}, which are no numbers by name; get it again")
+    return {key: float(value) for key, value in measured.items()}
+
+
 def check_weights(found: dict[str, Any], wanted: dict[str, tuple[int, ...]], name: str) -> None:
     """Compare what a file holds, as slices by name, with what its config asks for, from the header alone."""
     odd = sorted(wanted.keys() ^ found.keys())

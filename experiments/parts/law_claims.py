@@ -18,7 +18,7 @@ def generation_claims(distance: str, ours: Sequence[str] = OURS) -> list[Claim]:
     pairs = [("AsyncPatch", "Patchwise"), ("AsyncPatch", "Perlin")]
     pairs += [(law, other) for law in ours for other in ("Synchronous", "AsyncPatch", "Perlin")]
     return [
-        Claim("generation", distance, "AsyncPatch", "Synchronous", limit=1.05),
+        *(Claim("generation", distance, law, "Synchronous", limit=1.05) for law in ("AsyncPatch", *ours)),
         *(Claim("generation", distance, *pair) for pair in pairs),
     ]
 
