@@ -58,6 +58,18 @@ def digits_experiment():
 
 
 @pytest.fixture(scope="session")
+def digits_judge(digits_experiment, tmp_path_factory):
+    """A classifier of digits that has learned for a moment."""
+    from asyncpatch.metrics import save_classifier, train_classifier
+    from experiments.parts.judges import OwnClassifier, read_images
+
+    file = tmp_path_factory.mktemp("judge") / "classifier.npz"
+    images, labels = read_images(digits_experiment, digits_experiment.data.source, 256)
+    save_classifier(file, train_classifier(images, labels, 10, seed=0, steps=5))
+    return OwnClassifier(file)
+
+
+@pytest.fixture(scope="session")
 def digits_run(digits_experiment, tmp_path_factory):
     """The folder of a run of it that has saved its first weights and nothing else. Do not change it."""
     from asyncpatch.config import to_json
