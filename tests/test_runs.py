@@ -96,6 +96,11 @@ def test_file_gives_the_run_back(golden, tmp_path, stored, tolerance):
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+def test_a_file_to_give_away_can_be_read_as_any_other(written, tmp_path):
+    (tmp_path / "other").touch()
+    assert written.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_weights_that_are_not_finite_are_not_given_away(golden, tmp_path):
     broken = eqx.tree_at(lambda denoiser: denoiser.network.labels, golden.denoiser, replace_fn=lambda leaf: leaf / 0)
     with pytest.raises(ValueError, match="not finite"):

@@ -55,7 +55,10 @@ class Form:
         header = {"format": self.format, "format_number": str(self.number), "written_by": release(), "record": text}
         unfinished = path.with_name(path.name + ".unfinished")
         try:
+            unfinished.touch()
+            mode = unfinished.stat().st_mode
             save_file(arrays, unfinished, header | {"digest": _digest(text, arrays)})
+            unfinished.chmod(mode)  # safetensors lets the owner alone read it, and a file to give away is for others
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
