@@ -9,8 +9,8 @@ and without guidance, at several budgets, under every plan, from the same noise.
 included. `table.md`, `curve.png` and `strip.png` (the time field falling beside the estimate) are drawn from all rows;
 the table ends with what the same plans are worth to an exact model, a Gaussian like the held-out images.
 
-`results/adaptive` is of 1,024 images and 3 seeds at 8, 12 and 20 calls. Strength 0.25 beats the synchronous plan
-by 1 to 3 in 20 to 31 and reaches its quality with 80 to 86% of the calls, an exact model with about 90%; strength 0.5
+`results/adaptive` is of 1,024 images and 3 seeds at 8, 12 and 20 calls. Strength 0.1 beats the synchronous plan
+by 0.6 to 1.2 in 20 to 33 and reaches its quality with 95% of the calls, an exact model with about 90%; strength 0.5
 is worse, and so are dual speed (but at 20 calls), look-ahead and the easiest patch first. The aim was 60%. Distances of
 256 images are mostly noise.
 """
