@@ -122,7 +122,7 @@ def paint(strokes: Strokes, height: int, width: int) -> Bool[Array, "{height} {w
 
 
 def paint_one_by_one(capsules: Capsules, height: int, width: int) -> Bool[Array, "{height} {width}"]:
-    """In a loop over those that are drawn: less work, 3 to 50 times faster on a CPU."""
+    """In a loop over those that are drawn: less work, 1.2 to 50 times faster on a CPU, least for thin strokes."""
     order = jnp.flatnonzero(capsules.drawn, size=capsules.drawn.size, fill_value=0)
 
     def add(place: Int[Array, ""], hidden: Bool[Array, "height width"]) -> Bool[Array, "height width"]:
