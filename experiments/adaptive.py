@@ -49,8 +49,8 @@ from experiments.parts.adaptive_exact import exact_table
 from experiments.parts.adaptive_pictures import calls_table, curves_of, draw_curves, paired_table, reach_table
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
-from experiments.parts.judges import BATCH, AnyJudge, OwnClassifier, in_batches, read_images, short_hash
-from experiments.parts.rows import Generation, Inpainting, read_rows
+from experiments.parts.judges import BATCH, AnyJudge, OwnClassifier, in_batches, read_images
+from experiments.parts.rows import Generation, Inpainting, read_rows, short_hash
 from experiments.parts.tables import Finding, finding_markdown
 
 FIRST = "synchronous"

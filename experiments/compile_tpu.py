@@ -13,7 +13,6 @@ docs/tpu.md for the numbers.
 """
 
 import dataclasses
-import json
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +27,7 @@ from asyncpatch.train import commit, make_mesh
 from experiments.parts.chips import GIB, chip
 from experiments.parts.command import run_command
 from experiments.parts.hlo import moved
-from experiments.parts.rows import read_rows
+from experiments.parts.rows import append_row, read_rows
 from experiments.parts.slice_programs import CHANNELS, CLASSES, PROGRAMS, SIDE, Blank, experiment_of
 from experiments.parts.slice_tables import markdown, one_line
 from experiments.parts.slices import DoesNotFitError, Program, compile_here, compile_program, devices_of
@@ -178,9 +177,7 @@ def compile_one(setup: Setup, rows: Path) -> dict:
     except DoesNotFitError as error:
         row |= {"fits": False, "peak_bytes": error.needed, "memory": error.there}
     row.setdefault("memory", figures.memory)
-    rows.parent.mkdir(parents=True, exist_ok=True)
-    with rows.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+    append_row(rows, row)
     print(one_line(row), flush=True)
     return row
 

@@ -27,9 +27,9 @@ from asyncpatch.runs import Run, open_autoencoder, open_run
 from asyncpatch.sharding import on_every_device
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
-from experiments.parts.judges import AnyJudge, Judging, OwnClassifier, short_hash
+from experiments.parts.judges import AnyJudge, Judging, OwnClassifier
 from experiments.parts.medium import AbstractMedium, medium_of
-from experiments.parts.rows import Generation, Inpainting, Steps
+from experiments.parts.rows import Generation, Inpainting, Steps, short_hash
 from experiments.parts.scores import generation, inpainting, settle
 
 

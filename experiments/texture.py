@@ -35,8 +35,8 @@ from asyncpatch.runs import Experiment, Run, configure, open_run, recipe, train_
 from asyncpatch.timesteps import AsyncPatch
 from experiments.parts.command import run_command
 from experiments.parts.filling import Wanted, fill
-from experiments.parts.judges import short_hash
 from experiments.parts.quilting import Quilting
+from experiments.parts.rows import short_hash
 from experiments.parts.tables import Finding, finding_markdown
 from experiments.parts.texture_distance import gram_distance, patch_distance
 from experiments.parts.texture_rows import Effort, Places, Real, Synthesis, Way, calls, make

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.parts.filling import Wanted, fill
-from experiments.parts.rows import read_rows
+from experiments.parts.rows import append_row, read_rows
 
 
 def _of(number: int, made: list[int], picture=None) -> Wanted:
@@ -68,3 +68,32 @@ def test_values_alone_of_former_rows_are_estimates_whose_error_is_not_known(tmp_
         "near": {"value": 3.5, "standard_error": None},
         "far": {"value": 2.0, "standard_error": 0.5},
     }
+
+
+def test_a_config_is_written_once_and_every_row_is_read_with_it(tmp_path):
+    """Also when two processes write out the same one, as neither knows of the other's row yet."""
+    file, made = tmp_path / "rows.jsonl", []
+
+    def of(seed: int, number: int) -> Wanted:
+        one = _of(number, made)
+        return Wanted(one.line, {"experiment": {"training": {"seed": seed}}} | one.settings, one.make)
+
+    wanted = [of(seed, number) for seed in (0, 1) for number in (1, 2, 3)]
+    first = fill(file, wanted)
+    written = [json.loads(line)["experiment"] for line in file.read_text().splitlines()]
+    assert [isinstance(config, dict) for config in written] == [True, False, False] * 2
+    assert [row["experiment"]["training"]["seed"] for row in read_rows(file)] == [0, 0, 0, 1, 1, 1]
+    assert fill(file, wanted) == first, "a row is known by its config, wherever that is written"
+    assert len(made) == 6
+
+    beside = tmp_path / "beside.jsonl"
+    append_row(beside, first[0])
+    both = beside.read_text() + file.read_text()
+    file.write_text(both)
+    rows = read_rows(file)
+    assert rows == [first[0], *first]
+    rows[1]["experiment"]["training"]["seed"] = 5
+    assert rows[2] == first[1], "each row has a config of its own"
+    file.write_text("".join(both.splitlines(keepends=True)[2:4]))
+    with pytest.raises(ValueError, match="no row of the file has written out"):
+        read_rows(file)

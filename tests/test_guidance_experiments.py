@@ -11,8 +11,8 @@ from asyncpatch.config import to_json
 from asyncpatch.masks import Square
 from asyncpatch.metrics import save_classifier, train_classifier
 from experiments import against_repaint, guidance
-from experiments.parts.judges import read_images, short_hash
-from experiments.parts.rows import Inpainting, Steps
+from experiments.parts.judges import read_images
+from experiments.parts.rows import Inpainting, Steps, short_hash
 from experiments.parts.sweep import Setting, differences, evaluate_all
 from experiments.parts.tables import finding_markdown
 

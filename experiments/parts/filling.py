@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 
 from asyncpatch.train import commit
-from experiments.parts.rows import read_rows
+from experiments.parts.rows import append_row, read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +49,12 @@ def fill(file: Path, wanted: Sequence[Wanted]) -> list[dict]:
             found.append(row)
             continue
         print(f"row {number} of {len(wanted)}: {one.line}", flush=True)
-        row = _made(one)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # A line that any reader of JSON can read: an error that is not known is null.
-        line = json.dumps(row, allow_nan=False)
+        # On every process alike: what is no JSON is an error before anything is written.
+        row = json.loads(json.dumps(_made(one), allow_nan=False))
         if jax.process_index() == 0:
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(line + "\n")
-        found.append(json.loads(line))
-        rows.append(found[-1])
+            append_row(file, row)
+        found.append(row)
+        rows.append(row)
         made += 1
         left = (time.monotonic() - begun) * (len(wanted) - number) / made
         said = ", ".join(f"{name} {values['value']:.4g}" for name, values in row["values"].items())

@@ -1,8 +1,6 @@
 """The networks that a distance may rest on, by the name that the command line gives them, and the images they judge."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from asyncpatch.metrics.networks import EfficientNetLite0, InceptionV3, Vgg16Fea
 from asyncpatch.runs.evaluating import BATCH as BATCH
 from asyncpatch.runs.evaluating import Images, Labels, OfPixels
 from asyncpatch.runs.evaluating import read_batches as read_batches
+from experiments.parts.rows import short_hash
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +102,3 @@ def read_images(experiment: OfPixels, source: AbstractSource, count: int | None 
 def in_batches(images: Shaped[np.ndarray, "images *rest"]) -> Iterator[Shaped[np.ndarray, "images *rest"]]:
     """An array of images, or of what belongs to each, a batch at a time."""
     return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-
-
-def short_hash(written: object) -> str:
-    """Twelve digits that name a JSON tree."""
-    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,8 +1,15 @@
-"""Rows of evaluation: what may be asked for, under names that stay, and the file that rows are kept in."""
+"""Rows of evaluation: what may be asked for, under names that stay, and the file that rows are kept in.
 
+A row holds the config of its run, which is ten times as long as the rest and the same in every row of that run: the
+file has it in the first of them, and its hash in the others.
+"""
+
+import copy
 import dataclasses
+import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from asyncpatch.config import register, to_json, with_present_names
@@ -137,15 +144,11 @@ def read_rows(path: Path) -> list[dict]:
     """The rows of a file, none if it is not there. A line that a killed run left half written is skipped.
 
     An error that is not known is None, also in rows of former releases, which wrote NaN or a value alone. Settings that
-    they did not have are at their defaults.
+    they did not have are at their defaults. Raises `ValueError` for a row whose config is in none.
     """
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            row = with_present_names(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"{path} has a line that is not whole; it is left out", flush=True)
-            continue
+    for row in _with_configs(_whole_lines(path), path):
+        row = with_present_names(row)
         if "how" in row:
             row["how"] = to_json(Steps()) | row["how"]
         for name, value in row.get("values", {}).items():
@@ -154,3 +157,48 @@ def read_rows(path: Path) -> list[dict]:
             row["values"][name] = estimate | {"standard_error": None if error is None or math.isnan(error) else error}
         rows.append(row)
     return rows
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Write a row at the end of a file: a line that any reader of JSON can read, so NaN raises `ValueError`."""
+    if "experiment" in row and (name := short_hash(row["experiment"])) in _configs(_whole_lines(path)):
+        row = row | {"experiment": name}
+    line = json.dumps(row, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as lines:
+        lines.write(line + "\n")
+
+
+def short_hash(written: object) -> str:
+    """Twelve digits that name a JSON tree."""
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _whole_lines(path: Path) -> list[dict]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path} has a line that is not whole; it is left out", flush=True)
+    return rows
+
+
+def _configs(rows: list[dict]) -> dict[str, dict]:
+    """The configs that are written out, by their hash."""
+    written = (row["experiment"] for row in rows if isinstance(row.get("experiment"), dict))
+    return {short_hash(config): config for config in written}
+
+
+def _with_configs(rows: list[dict], path: Path) -> Iterator[dict]:
+    """The rows, each with a config of its own."""
+    configs = _configs(rows)
+    for row in rows:
+        if isinstance(name := row.get("experiment"), str):
+            if name not in configs:
+                raise ValueError(
+                    f"{path}: a row is of the config {name}, which no row of the file has written out; take the rows "
+                    "over with the first of their run, which has"
+                )
+            row = row | {"experiment": copy.deepcopy(configs[name])}
+        yield row
