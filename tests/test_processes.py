@@ -295,9 +295,11 @@ def test_when_either_of_two_dies_the_other_says_so_and_the_folder_is_whole(tmp_p
             for process in pair:
                 process.kill()
                 process.communicate()
-        assert pair[1 - victim].returncode == LOST_STATUS
-        # Another thread may yet end its own line after it.
-        assert f"process {1 - victim} ends, because process {victim} is gone" in errors.rstrip().splitlines()[-1]
+        # JAX's service dies with process 0, and its client may abort the other in the same moment, in its own words.
+        aborted = victim == 0 and pair[1].returncode == -signal.SIGABRT
+        assert aborted or pair[1 - victim].returncode == LOST_STATUS, errors
+        ours = f"process {1 - victim} ends, because process {victim} is gone"
+        assert ours in errors or (aborted and "another task died" in errors), errors
     for folder in (tmp_path / "run", tmp_path / "whole"):
         pair = start(folder, 0.0)
         for process in pair:
