@@ -33,6 +33,7 @@ from experiments.parts.law_table import (
 )
 from experiments.parts.rows import (
     Generation,
+    Inpainting,
     RePaint,
     Replacement,
     Steps,
@@ -109,6 +110,7 @@ def at_length(run, step, value, method=None, seed=0):
         "step": step,
         "task": task,
         "experiment": {"training": training, "data": {"batch_size": 64}, "timesteps": {"type": run}},
+        "how": to_json(Steps()),
         "calls_per_image": 210,
         "values": {"FD-classifier": {"value": value, "standard_error": None}},
     }
@@ -172,6 +174,16 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(digits_judge, tmp_pat
     assert "step 3," not in text
 
 
+def test_networks_complete_images_in_several_ways_that_cost_the_same():
+    def ways(name):
+        tasks = asked(Job(name, 0), SCALES["million"], "claims")
+        return [(task.method, how) for task, how in tasks if isinstance(task, Inpainting)]
+
+    assert {how.calls for _, how in ways("regions")} == {40}
+    assert len(ways("regions")) == 3 * len(ways("perlin")), "plain, trailing, guided"
+    assert all(method == Together() and how.input_guidance == 0 for method, how in ways("perlin"))
+
+
 def test_settings_are_put_in_order_on_a_seed_that_is_not_reported(tmp_path):
     scale = SCALES["million"]
     wanted = jobs("settings", scale)
@@ -196,6 +208,7 @@ def test_settings_are_put_in_order_on_a_seed_that_is_not_reported(tmp_path):
     found = settled(rows)
     methods = {line[0] for line in found.lines}
     assert {"generation, AsyncPatch", "inpainting, AsyncPatch", "inpainting, AsyncPatch, Trailing"} < methods
+    assert "inpainting, AsyncPatch, guided" in methods
     for method in methods:
         values = [float(line[2 if method.startswith("generation") else 3]) for line in found.lines if line[0] == method]
         assert len(values) >= 3

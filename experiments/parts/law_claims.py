@@ -24,8 +24,11 @@ def generation_claims(distance: str, ours: Sequence[str] = OURS) -> list[Claim]:
 
 
 def inpainting_claims(metrics: Sequence[str], baselines: Sequence[str], ours: Sequence[str] = OURS) -> list[Claim]:
-    """Against the baselines, and of trailing and our laws against AsyncPatch, in terms of distances."""
-    laws = [name for law in ("AsyncPatch", *ours) for name in (law, f"{law}, Trailing")]
+    """Against the baselines, of trailing and guidance against neither, and of our laws against AsyncPatch, in terms of
+    distances.
+    """
+    laws = [name for law in ("AsyncPatch", *ours) for name in (law, f"{law}, Trailing", f"{law}, guided")]
     pairs = [(law, baseline) for baseline in baselines for law in laws]
-    pairs += [("AsyncPatch, Trailing", "AsyncPatch"), *((law, "AsyncPatch") for law in ours)]
+    pairs += [("AsyncPatch, Trailing", "AsyncPatch"), *((f"{law}, guided", law) for law in ("AsyncPatch", *ours))]
+    pairs += [(law, "AsyncPatch") for law in ours]
     return [Claim(f"inpainting, {family}", metric, *pair) for metric in metrics for pair in pairs for family in MASKS]

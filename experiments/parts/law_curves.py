@@ -26,7 +26,8 @@ def length_names(rows: list[dict]) -> list[str]:
         law = class_name(row["experiment"]["timesteps"])
         method = class_name(row["task"].get("method", {"type": "Together"}))
         calls = f" in {row['calls_per_image']} calls" if method == "RePaint" else ""
-        names.append(law if method == "Together" else f"{law}, {method}{calls}")
+        guided = f"{law}, guided" if row["how"]["input_guidance"] else law
+        names.append(guided if method == "Together" else f"{law}, {method}{calls}")
     return names
 
 

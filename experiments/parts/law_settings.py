@@ -36,7 +36,8 @@ def _setting(row: dict) -> str:
     if class_name(method) == "RePaint":
         return f"{how['steps']} levels, {method['resamplings']} times over {method['jump_length']}"
     behind = f", known pixels at {method['share']:g} of the time" if class_name(method) == "Trailing" else ""
-    return f"eta {how['eta']:g}{behind}"
+    guided = f", guided by the known pixels with weight {how['input_guidance']:g}" if how["input_guidance"] else ""
+    return f"eta {how['eta']:g}{behind}{guided}"
 
 
 def _mean(rows: Sequence[dict], metric: str) -> float:

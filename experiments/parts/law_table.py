@@ -56,14 +56,17 @@ FURTHER = AT_LENGTH[:4]
 SETTLED = AT_LENGTH[:3]
 """The rows on which it is settled how each method samples best; our own laws' networks sample as AsyncPatch's does."""
 
-TRAILING = ("async-patch", "environment", "regions")
-"""Laws whose networks complete images with trailing known pixels too."""
+FURTHER_WAYS = ("async-patch", "environment", "regions")
+"""Laws whose networks complete images with trailing known pixels too, and guided by the known ones."""
 
 FRESH = (0.0, 0.5, 1.0)
 """Shares of fresh noise that are tried."""
 
 SHARES = (0.25, 0.5, 0.75)
 """Of the others' times, at which trailing known pixels are tried."""
+
+WEIGHTS = (0.25, 0.5, 1.0)
+"""Of guidance by the known pixels, that are tried."""
 
 REPAINTS = (
     (RePaint(10, 10), Steps(steps=30)),
@@ -94,7 +97,7 @@ class Scale:
     completed: int
     generating: Steps
     completing: Completions
-    """How a network with a time for every pixel completes images; `Trailing` is for some laws alone."""
+    """How a network with a time for every pixel completes images; all but the plain way is for some laws alone."""
     baselines: Completions
     """How the synchronous network does."""
     shrink: int = 1
@@ -121,6 +124,9 @@ class Scale:
 FRESHLY = Steps(steps=40, eta=1.0)
 """With fresh noise in every step, as in RePaint: on the tuning seed that was better than the paper's half."""
 
+GUIDED = dataclasses.replace(FRESHLY, steps=20, input_guidance=0.5)
+"""By the known pixels, in as many calls, of which a step makes two."""
+
 SCALES = {
     "miniature": Scale(
         preset="miniature",
@@ -146,7 +152,7 @@ SCALES = {
         generated=5000,
         completed=1000,
         generating=Steps(steps=40, eta=0.0),
-        completing=((Together(), FRESHLY), (Trailing(0.25), FRESHLY)),
+        completing=((Together(), FRESHLY), (Trailing(0.25), FRESHLY), (Together(), GUIDED)),
         baselines=((RePaint(5, 8), Steps(steps=30)), (Replacement(), FRESHLY), (RePaint(4, 3), Steps(steps=16))),
         looks=(1 / 8, 1 / 4, 1 / 2, 1.0),
         cooldown=1 / 8,
@@ -257,7 +263,8 @@ def completions(name: str, scale: Scale) -> list[tuple[Method, Steps]]:
     """How the networks of a row complete images."""
     if name == REPAINT:
         return list(scale.baselines)
-    return [(method, how) for method, how in scale.completing if name in TRAILING or not isinstance(method, Trailing)]
+    plain = [(method, how) for method, how in scale.completing if method == Together() and how.input_guidance == 0]
+    return list(scale.completing) if name in FURTHER_WAYS else plain
 
 
 def trials(name: str) -> list[tuple[Method, Steps]]:
@@ -265,5 +272,9 @@ def trials(name: str) -> list[tuple[Method, Steps]]:
     noisy = [dataclasses.replace(FRESHLY, eta=eta) for eta in FRESH]
     if name == REPAINT:
         return [*REPAINTS, *((Replacement(), how) for how in noisy)]
-    trailing = [(Trailing(share), how) for share in SHARES for how in noisy[1:]] if name in TRAILING else []
-    return [*((Together(), how) for how in noisy), *trailing]
+    plain: Completions = tuple((Together(), how) for how in noisy)
+    if name not in FURTHER_WAYS:
+        return list(plain)
+    trailing = [(Trailing(share), how) for share in SHARES for how in noisy[1:]]
+    guided = [(Together(), dataclasses.replace(GUIDED, input_guidance=weight)) for weight in WEIGHTS]
+    return [*plain, *trailing, *guided]
