@@ -34,10 +34,11 @@ def test_rows_are_made_once_and_come_in_the_order_asked_for(tmp_path):
 def test_a_row_that_was_left_half_written_or_lost_its_picture_is_made_again(tmp_path):
     file, made = tmp_path / "rows.jsonl", []
     fill(file, [_of(1, made, tmp_path / "1.png")])
-    half = json.dumps({"number": 2, "pair": [1, 2]})[:-3] + "\n"
+    half = json.dumps({"number": 2, "pair": [1, 2]})[:-3]
     file.write_text(file.read_text() + half)
     fill(file, [_of(number, made, tmp_path / f"{number}.png") for number in (1, 2)])
     assert made == [1, 2]
+    assert [row["number"] for row in read_rows(file)] == [1, 2], "the new row has a line of its own"
     (tmp_path / "1.png").unlink()
     (row, _) = fill(file, [_of(number, made, tmp_path / f"{number}.png") for number in (1, 2)])
     assert made == [1, 2, 1]

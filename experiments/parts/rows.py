@@ -1,7 +1,7 @@
 """Rows of evaluation: what may be asked for, under names that stay, and the file that rows are kept in.
 
-A row holds the config of its run, which is ten times as long as the rest and the same in every row of that run: the
-file has it in the first of them, and its hash in the others.
+A row holds the config of its run, which is as long as the rest and the same in every row of that run: the file has it
+in the first of them, and its hash in the others.
 """
 
 import copy
@@ -165,8 +165,9 @@ def append_row(path: Path, row: dict) -> None:
         row = row | {"experiment": name}
     line = json.dumps(row, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
+    half_written = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
     with path.open("a", encoding="utf-8") as lines:
-        lines.write(line + "\n")
+        lines.write(("\n" if half_written else "") + line + "\n")
 
 
 def short_hash(written: object) -> str:
