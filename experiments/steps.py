@@ -12,9 +12,9 @@ so few generated images it is far above what many images would give, and alike f
 Settings of one seed start from the same noise, which is why differences between deterministic rules are known better
 than the distances themselves.
 
-`results/steps` is of the model that comes with the package. 250 steps of DDIM are reached by the multistep rule in 20
-calls and by Heun's in 40, on even times; 40 and 100 steps of DDIM are 0.8 and 0.2 above them. A shift of 2 changes
-nothing for the multistep rule at 20 calls or more: there is no reason to use it on this model.
+`results/steps` is of the model that came with the package before. 250 steps of DDIM are reached by the multistep rule
+in 20 calls and by Heun's in 40, on even times; 40 and 100 steps of DDIM are 0.8 and 0.2 above them. A shift of 2
+changes nothing for the multistep rule at 20 calls or more: there is no reason to use it on this model.
 """
 
 import dataclasses
