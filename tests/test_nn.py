@@ -20,7 +20,7 @@ from asyncpatch.nn import (
     UNetConfig,
     preset,
 )
-from asyncpatch.nn.blocks import attend
+from asyncpatch.nn.blocks import attend, attention_kernel
 from asyncpatch.nn.ends import PatchEnds
 from asyncpatch.nn.layers import Conv, draw_weights, time_features
 from asyncpatch.nn.transformer import MODULATIONS, Block, Turns
@@ -287,6 +287,46 @@ def test_transformer_modulates_each_token_by_itself():
 
     assert jnp.all(moved(block) == jnp.zeros((4, 4), bool).at[1, 2].set(True))
     assert jnp.all(moved(wrong_twin))
+
+
+def kept_of(config, size=16):
+    """The shapes of what the backward pass of a network keeps."""
+    arrays, rest = eqx.partition(eqx.filter_eval_shape(config.build, jr.key(0)), lambda leaf: hasattr(leaf, "shape"))
+    z, t, label = inputs(config, size)
+
+    def backward(arrays):
+        return jax.vjp(lambda arrays: eqx.combine(arrays, rest)(z, t, label), arrays)[1]
+
+    return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(backward, arrays))]
+
+
+def test_the_backward_pass_of_a_transformer_keeps_what_products_make():
+    """Of every block: tokens, queries with keys and values, attended values, and both halves inside the MLP."""
+    depth, tokens, hidden = 3, 32**2, 24
+    config = dataclasses.replace(TOKENS, depth=depth, hidden=hidden)
+
+    def channels(config):
+        """Of what is kept for every token of every block; no weight of a block is as large as one for every token."""
+        sizes = [np.prod(shape) for shape in kept_of(config, 2 * 32) if shape[:1] == (depth,)]
+        return sum(size for size in sizes if size >= depth * tokens) / (depth * tokens)
+
+    assert channels(config) == (1 + 3 + 1 + 1) * config.width + 2 * hidden
+    assert channels(dataclasses.replace(config, rematerialise=True)) == config.width
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "head", "kernel"),
+    [
+        ("cuda 13010", jnp.bfloat16, 64, "cudnn"),
+        ("cuda 13010", jnp.float32, 64, "xla"),
+        ("cuda 13010", jnp.bfloat16, 4, "xla"),
+        ("cuda 13010", jnp.bfloat16, 136, "xla"),
+        ("rocm 60200", jnp.bfloat16, 64, "xla"),
+        ("cpu", jnp.bfloat16, 64, "xla"),
+    ],
+)
+def test_attention_is_cudnns_where_it_takes_the_heads(platform, dtype, head, kernel):
+    assert attention_kernel(platform, jnp.dtype(dtype), head) == kernel
 
 
 def test_attention_knows_displacements_alone():

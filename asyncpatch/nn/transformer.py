@@ -15,6 +15,10 @@ arXiv 2104.09864), so that attention knows displacements alone and a canvas may 
 **One block is compiled**, whatever the depth: the blocks' weights are stacked and `jax.lax.scan` runs over them. On a
 CPU, where a loop makes convolutions slow, these matrix products are as fast in the loop as out of it.
 
+**The backward pass keeps what products make** and computes all else again. A loop keeps every intermediate value in an
+array of all blocks, each written and read once more: for the 60M network these were 28 GiB at a batch of 128, most of
+them attention weights, and most of the step went into moving them.
+
 The MLP is gated by SiLU (arXiv 2002.05202); queries and keys have unit RMS with a learned gain (arXiv 2010.04245).
 """
 
@@ -24,13 +28,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import attend
 from asyncpatch.nn.ends import PatchEnds
 from asyncpatch.nn.layers import TIME_FEATURES, Conv, draw_weights, unit_rms
-from asyncpatch.sharding import forgets_gathered, gathered
+from asyncpatch.sharding import gathered
 from asyncpatch.tokens import pool
 
 ROTARY_BASE = 100.0
@@ -39,6 +44,9 @@ than 1/50: displacements of up to 300 tokens look different."""
 
 MODULATIONS = 6
 """Scale, shift and gate of the attention and of the MLP."""
+
+PRODUCT = "product"
+"""The name of what the backward pass keeps of a block, unless all is computed again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,19 +144,23 @@ class Block(eqx.Module):
 
     def _look_around(self, x, turns):
         tokens = x.shape[0] * x.shape[1]
-        projected = self.query_key_value(x).reshape(tokens, 3, -1, self.query_gain.size)
+        projected = _product(self.query_key_value, x).reshape(tokens, 3, -1, self.query_gain.size)
         query, key, value = projected[:, 0], projected[:, 1], projected[:, 2]
         query = turns(unit_rms(query) * self.query_gain[None, None])
         key = turns(unit_rms(key) * self.key_gain[None, None])
-        return self.output(attend(query, key, value).reshape(x.shape))
+        return _product(self.output, attend(query, key, value).reshape(x.shape))
 
     def _think(self, x, key):
-        hidden, gate = jnp.split(self.expand(x), 2, axis=-1)
+        hidden, gate = jnp.split(_product(self.expand, x), 2, axis=-1)
         hidden = hidden * jax.nn.silu(gate)
         if key is not None and self.dropout > 0:
             kept = jr.bernoulli(key, 1 - self.dropout, hidden.shape)
             hidden = jnp.where(kept, hidden / (1 - self.dropout), 0.0)
-        return self.contract(hidden)
+        return _product(self.contract, hidden)
+
+
+def _product(layer: Conv, x: Float[Array, "rows cols inputs"]) -> Float[Array, "rows cols outputs"]:
+    return checkpoint_name(layer(x), PRODUCT)
 
 
 class Transformer(AbstractFieldNetwork):
@@ -190,7 +202,8 @@ class Transformer(AbstractFieldNetwork):
             return block(x, modulation, turns, block_key), None
 
         # A loop's two passes are never merged, so what is recomputed needs no protection from that.
-        step = jax.checkpoint(run, prevent_cse=False) if config.rematerialise else forgets_gathered(run)
+        kept = None if config.rematerialise else jax.checkpoint_policies.save_only_these_names(PRODUCT)
+        step = jax.checkpoint(run, prevent_cse=False, policy=kept)
         keys = None if key is None else jr.split(key, config.depth)
         x, _ = jax.lax.scan(step, x, (self.blocks, keys))
         return self.ends.leave(x, pixels, features, embedding)
