@@ -104,10 +104,14 @@ def test_weights_are_gathered_layer_by_layer_and_activations_stay(made):
 
 
 def test_muon_brings_no_weight_together_at_once(made):
-    """Its products of matrices are those of their parts, with sums over the devices."""
+    """Its products of matrices are those of their parts, with sums over the devices.
+
+    What it holds beyond a step's own is those square products; all weights together would be half as much again.
+    """
     counted = json.loads((made[0] / "counted.json").read_text())
     assert counted["counts"]["muon"]["all-gather"] == counted["counts"]["fsdp"]["all-gather"]
-    assert counted["memory"]["muon"] < 1.1 * counted["memory"]["fsdp"]
+    memory = counted["memory"]
+    assert memory["muon"] - memory["fsdp"] < 0.7 * (memory["at once"] - memory["fsdp"])
 
 
 def test_images_of_all_devices_are_those_of_one(made):
