@@ -63,8 +63,8 @@ CARD_PEER = UNetConfig(
 """The same on an accelerator: the 60M UNet without attention."""
 
 ON_CARD = {"600m-transformer": 64, "60m-transformer": 128, "60m": 128}
-"""Presets that an accelerator is tried on, with the images of a step: a transformer compiles in a quarter of the time of
-a UNet, so rows come soon."""
+"""Presets that an accelerator is tried on, with the images of a step: a transformer compiles in a quarter of the time
+of a UNet, so rows come soon."""
 
 LAST_ON_CARD = {"600m": 64}
 """What compiles longest."""
