@@ -10,7 +10,8 @@
 
 One row is one law and one seed: the same small network, trained for the same steps on the same batches of Fashion-MNIST
 at 32x32, then evaluated at generation and at inpainting under the four mask families. A killed run goes on where it
-stopped, and rows that are done are not done again.
+stopped, and rows that are done are not done again, unless they are asked for more (`--lpips`, another way of
+completing): then what lacks is added.
 
 The baselines of inpainting are the synchronous network with RePaint, which makes five times as many calls as all
 others, and with replacement, which makes as many, and `supervised`: a network trained on the four mask families
@@ -29,12 +30,12 @@ many images a second as one with both (`taskset -c 0 python -m ... --law synchro
 
 import dataclasses
 import shutil
-import time
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from asyncpatch.config import to_json
 from asyncpatch.data import AbstractSource, ArrayRecords, IdxFiles
 from asyncpatch.runs import Experiment, configure, train_run
 from asyncpatch.timesteps import AbstractTimestepSampler
@@ -62,7 +63,7 @@ from experiments.parts.law_table import (
     laws,
 )
 from experiments.parts.medium import PixelMedium
-from experiments.parts.rows import read_rows
+from experiments.parts.rows import read_rows, short_hash
 from experiments.parts.scores import settle
 from experiments.parts.tables import line_names, run_names
 from experiments.report import write_report
@@ -88,7 +89,6 @@ def configuration(scale: Scale, source: AbstractSource, law: AbstractTimestepSam
 
 def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table: Table, by: Judging) -> None:
     """Train one network, or go on, and evaluate it on every task; rows go to `folder/rows.jsonl`."""
-    begun = time.monotonic()
     law = (laws(scale.side) | candidates(scale.side))["synchronous" if job.name == REPAINT else job.name]
     experiment = configuration(scale, source, law, job.seed)
     wanted = asked(job, scale, table)
@@ -97,7 +97,7 @@ def fill_row(folder: Path, scale: Scale, source: AbstractSource, job: Job, table
         settle(task, how, medium, by.reference)  # so that training is not followed by a refusal
     trained, step = trained_network(folder, scale, experiment, job, table)
     judge_run(trained, medium, wanted, folder / "rows.jsonl", by, step)
-    done(folder, job).write_text(f"{time.monotonic() - begun:.0f} s in the last call\n", encoding="utf-8")
+    done(folder, job).write_text(order(job, scale, table, by), encoding="utf-8")
 
 
 def trained_network(folder: Path, scale: Scale, experiment: Experiment, job: Job, table: Table) -> tuple[Path, int]:
@@ -128,8 +128,21 @@ def trained_network(folder: Path, scale: Scale, experiment: Experiment, job: Job
 
 
 def done(folder: Path, job: Job) -> Path:
-    """The file that says that a row is whole."""
+    """The file that says what a row was asked for when it was filled."""
     return folder / f"{job}.done"
+
+
+def order(job: Job, scale: Scale, table: Table, by: Judging) -> str:
+    """All that a row is asked for, and what judges it, as a hash."""
+    judges = [type(judge).__name__ for judge in by.judges]
+    wanted = [[to_json(task), to_json(how)] for task, how in asked(job, scale, table)]
+    return short_hash([wanted, judges, by.reference is not None, by.lpips is not None])
+
+
+def is_whole(folder: Path, job: Job, scale: Scale, table: Table, by: Judging) -> bool:
+    """Whether a row was filled, and with all that it is asked for now."""
+    file = done(folder, job)
+    return file.is_file() and file.read_text(encoding="utf-8") == order(job, scale, table, by)
 
 
 def report(folder: Path, scale: Scale, preset: Preset, table: Table) -> Path:
@@ -198,7 +211,7 @@ def main(
     if not wanted:
         choice = ", ".join(dict.fromkeys(f"{job.name} {job.seed}" for job in every))
         raise ValueError(f"no row is of law {law} and seed {seed}; choose among {choice}")
-    wanted = [job for job in wanted if not done(folder, job).is_file()]
+    wanted = [job for job in wanted if not is_whole(folder, job, scale, table, judging)]
     for position, job in enumerate(wanted[:count], start=1):
         length = "" if job.look == 1 else f", {job.look:.0%} of the training"
         print(f"row {position} of {min(count, len(wanted))}: {job.name}, seed {job.seed}{length}", flush=True)

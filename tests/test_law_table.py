@@ -40,7 +40,7 @@ from experiments.parts.rows import (
     Together,
     read_rows,
 )
-from experiments.timestep_sampling import configuration, fill_row, report
+from experiments.timestep_sampling import configuration, fill_row, is_whole, report
 
 FEW = Steps(steps=2)
 
@@ -158,6 +158,12 @@ def test_a_table_at_several_looks_fills_itself_and_goes_on(digits_judge, tmp_pat
     last = [row["experiment"]["training"]["cooldown"] for row in rows if row["step"] == 6]
     assert all(cooldown == {"type": "Cooldown", "start": 4, "steps": 2} for cooldown in last)
     assert len(list(tmp_path.glob("*.done"))) == 4
+    first = Job("synchronous", 0)
+    assert is_whole(tmp_path, first, scale, "claims", by)
+    assert not is_whole(tmp_path, Job("async-patch", 0), scale, "claims", by)
+    more = dataclasses.replace(scale, completing=(*scale.completing, (Together(), dataclasses.replace(FEW, steps=3))))
+    assert not is_whole(tmp_path, first, more, "claims", by), "what is asked for later would be hidden"
+    assert not is_whole(tmp_path, first, scale, "claims", dataclasses.replace(by, lpips=tmp_path / "alexnet.ckpt"))
     names = {"Synchronous", "Synchronous, Replacement"}
     assert names < set(length_names(rows))
     assert len(set(length_names(rows))) == 4
