@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from experiments.parts.claims import HOW_JUDGED, Claim, judge_claims
+from experiments.parts.claims import HOW_JUDGED, Claim, Judged, judge_claims
 from experiments.parts.tables import Finding, class_name, collect, summary
 from experiments.report import LOWER_IS_BETTER
 
@@ -34,23 +34,29 @@ def length_names(rows: list[dict]) -> list[str]:
 def over_training(rows: list[dict], claims: Sequence[Claim]) -> Finding:
     """Every claim at every look, and where its trend would lead; those that no two rows speak of are left out."""
     looks = sorted({_images(row) for row in rows})
+    at_looks = {look: [row for row in rows if _images(row) == look] for look in looks}
+    shared = set.intersection(*({_seed(row) for row in there} for there in at_looks.values()))
+    of_shared = {look: [row for row in there if _seed(row) in shared] for look, there in at_looks.items()}
     lines = []
     for claim in claims:
-        at_looks = []
-        for look in looks:
-            there = [row for row in rows if _images(row) == look]
-            at_looks += judge_claims(there, [claim], length_names(there))
-        if any(one.seeds for one in at_looks):
-            cells = [f"{one.measured}: {one.holds}" if one.seeds > 1 else one.measured for one in at_looks]
-            measured = {look: one.value for look, one in zip(looks, at_looks, strict=True) if one.value is not None}
+        judged = _judged(at_looks, claim)
+        if any(one.seeds for one in judged.values()):
+            cells = [f"{one.measured}: {one.holds}" if one.seeds > 1 else one.measured for one in judged.values()]
+            measured = {look: one.value for look, one in _judged(of_shared, claim).items() if one.value is not None}
             trend = _extrapolated(measured) if claim.is_ratio else "-"
             lines.append((claim.task, claim.statement, *cells, trend))
     heads = [f"after {look:,} images" for look in looks]
     note = (
         f"{HOW_JUDGED} A number alone is of one seed, and no verdict. The last column is no measurement: a straight "
-        f"line through the last {LOOKS_OF_A_TREND} looks, of logarithms, at twice the longest training."
+        f"line through the last {LOOKS_OF_A_TREND} looks, of logarithms, at twice the longest training, of the seeds "
+        f"that every look has ({', '.join(map(str, sorted(shared)))})."
     )
     return Finding("Claims over training", ("task", "claim", *heads, "extrapolated to twice that"), lines, note)
+
+
+def _judged(at_looks: dict[int, list[dict]], claim: Claim) -> dict[int, Judged]:
+    """The claim at every look."""
+    return {look: judge_claims(there, [claim], length_names(there))[0] for look, there in at_looks.items()}
 
 
 def _extrapolated(ratios: dict[int, float]) -> str:
@@ -101,6 +107,11 @@ def draw_curves(rows: list[dict], metric: str, path: Path) -> Path:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
+
+
+def _seed(row: dict) -> int:
+    """Of the row's training."""
+    return row["experiment"]["training"]["seed"]
 
 
 def _images(row: dict) -> int:
