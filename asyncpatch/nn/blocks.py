@@ -5,19 +5,22 @@ transformer needs of them is a function here.
 Sources: ADM (arXiv 2105.05233) for their order; arXiv 2010.04245 for normalised queries and keys.
 """
 
+import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from einops import repeat
-from jax.extend.backend import get_backend
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.nn.layers import Conv, Film, RMSNorm, unit_rms
 from asyncpatch.tokens import pool
+
+AMPERE = 8.0
+"""The compute capability of the first NVIDIA cards with bfloat16."""
 
 
 def halve(x: Float[Array, "height width channel"]) -> Float[Array, "rows cols channel"]:
@@ -47,18 +50,19 @@ def attend(
     value: Float[Array, "tokens heads head"],
 ) -> Float[Array, "tokens heads head"]:
     """The mean of the values that each query finds, weighted by the softmax of its products with the keys."""
-    kernel = attention_kernel(get_backend().platform_version, query.dtype, query.shape[-1])
+    kernel = attention_kernel(jax.local_devices()[0], query.dtype, query.shape[-1])
     # Inside, JAX takes the softmax in float32 and relies on implicit promotion to get there and back.
     with jax.numpy_dtype_promotion("standard"):
         return jax.nn.dot_product_attention(query, key, value, implementation=kernel)
 
 
-def attention_kernel(platform: str, dtype: jnp.dtype, head: int) -> Literal["cudnn", "xla"]:
-    """What computes attention on a platform of this version: cuDNN's kernel, which never holds the products of all
-    queries with all keys, where it takes the type and the channels of a head (arXiv 2307.08691), XLA elsewhere.
+def attention_kernel(device: Any, dtype: jnp.dtype, head: int) -> Literal["cudnn", "xla"]:
+    """What computes attention on a device: cuDNN's kernel, which never holds the products of all queries with all keys
+    (arXiv 2307.08691), where the card, the type and the channels of a head are such as it takes; XLA elsewhere.
     """
+    capability = getattr(device, "compute_capability", "")  # AMD's cards have names there
     takes = dtype == jnp.bfloat16 and head % 8 == 0 and head <= 128
-    return "cudnn" if "cuda" in platform and takes else "xla"
+    return "cudnn" if takes and re.fullmatch(r"[0-9.]+", capability) and float(capability) >= AMPERE else "xla"
 
 
 class ResidualBlock(eqx.Module):
