@@ -1,13 +1,14 @@
 """Speed, as ratios measured side by side in one run: nothing here asserts anything.
 
-    python -m experiments.bench          # or nox -s bench; a quarter of an hour on two cores, five minutes on a GPU
+    python -m experiments.bench          # or nox -s bench; a quarter of an hour on two cores
 
 Prints, on a CPU, what every preset makes of the machine, and where the seconds of a step go; the train step with a time
 field against the same network with one time for the image; the trainer against its bare step; images/s of sampling; the
 train step against torch and diffusers where they are installed (`pip install torch diffusers` into the same
 environment; they are no dependencies of this project); every law of training times against a train step of the 60M
 network; and the preparation of photographs against the decoding of their files. On an accelerator, the train step
-against torch and diffusers in bfloat16, and what the large presets make of the card.
+against torch and diffusers in bfloat16, and what the large presets make of the card; compiling a UNet for one takes
+minutes.
 """
 
 import dataclasses
@@ -63,8 +64,7 @@ CARD_PEER = UNetConfig(
 """The same on an accelerator: the 60M UNet without attention."""
 
 ON_CARD = {"600m-transformer": 64, "60m-transformer": 128, "60m": 128}
-"""Presets that an accelerator is tried on, with the images of a step: a transformer compiles in a quarter of the time
-of a UNet, so rows come soon."""
+"""Presets that an accelerator is tried on, with the images of a step: transformers, which compile soonest, first."""
 
 LAST_ON_CARD = {"600m": 64}
 """What compiles longest."""

@@ -302,7 +302,7 @@ def kept_of(config, size=16):
 
 
 def test_the_backward_pass_of_a_transformer_keeps_what_products_make():
-    """Of every block: tokens, queries with keys and values, attended values, and both halves inside the MLP."""
+    """Of every block: tokens, queries with keys and values, what attention and MLP add, both halves inside the MLP."""
     depth, tokens, hidden = 3, 32**2, 24
     config = dataclasses.replace(TOKENS, depth=depth, hidden=hidden)
 
