@@ -145,6 +145,7 @@ def test_claims_over_training_are_followed_and_led_on(tmp_path):
 
 def test_a_table_at_several_looks_fills_itself_and_goes_on(digits_judge, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.parts.law_table.MASKS", {"thin": Thin()})
+    monkeypatch.setattr("experiments.parts.law_pictures.FIELDS", 50)
     baselines = ((RePaint(), Steps(steps=10)), (Replacement(), FEW), (RePaint(1, 2), FEW))
     scale = dataclasses.replace(SCALES["million"], preset="digits", side=8, shrink=1, steps=4, batch_size=4)
     scale = dataclasses.replace(scale, generated=4, completed=2, generating=FEW, baselines=baselines)

@@ -49,6 +49,7 @@ from asyncpatch.train.mesh import weight_sharding
 from asyncpatch.train.microbatches import add_in_a_loop, add_written_out
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.state import NEVER, step_key
+from asyncpatch.train.step import flat_train_step
 
 GOLDEN_LOSSES = [1.8738816, 1.6692617, 1.6014652, 1.4595058]
 """Losses of the first steps of the toy run, made by this code on a CPU."""
@@ -127,7 +128,17 @@ def test_the_average_warms_up_to_its_decay():
     np.testing.assert_allclose(decays, [0.1, 90 / 99, 8980 / 8989, 0.999, 0.999], rtol=1e-6)
 
 
-def test_golden_train_step():
+@pytest.fixture(params=[True, False], ids=["compiled as in tests", "compiled as in use"])
+def compiler(request):
+    """The compiler is told to make less effort in tests (`conftest.py`)."""
+    flat_train_step.cache_clear()
+    jax.config.update("jax_disable_most_optimizations", request.param)
+    yield
+    flat_train_step.cache_clear()
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_golden_train_step(compiler):
     _, losses = run_steps(TOY_CONFIG, make_mesh(), len(GOLDEN_LOSSES))
     np.testing.assert_allclose(
         losses,
