@@ -59,7 +59,7 @@ class StepMetrics(eqx.Module):
 
 
 FEWER_PASSES = {"xla_backend_optimization_level": 1}
-"""Of LLVM, which writes a CPU's machine code: as fast a step, compiled in two thirds to four fifths of the time."""
+"""Of LLVM, which writes a CPU's machine code: as fast a step, sooner compiled."""
 
 FlatStep = Callable[[list[Array], Batch], tuple[list[Array], StepMetrics]]
 """A train step on the arrays of a state, as `flatten` lists them. The buffers of the list are reused for the result."""
