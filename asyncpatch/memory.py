@@ -5,34 +5,40 @@ their end. The allocator of GNU's C library passes blocks of that size to the sy
 every page anew: a third of the time of a small network's train step, and more with larger batches.
 
 The process then holds on to the most memory that it ever had.
+
+The allocator gives every thread a heap of its own, but for the first thread these hold no block of 64 MB, and are given
+back when they are empty. One heap for all is no way out: the compiler's threads wait for each other there, and take a
+third to two thirds longer. So JAX is told to run a program in the thread that calls it instead of one of its own.
 """
 
 import ctypes
 import os
+
+import jax
 
 SWITCH = "ASYNCPATCH_MEMORY"
 """The environment variable: `off` leaves the allocator as it is."""
 
 OFF = "off"
 
-TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of `mallopt`, from GNU's malloc.h."""
 
 SETTINGS = {
     MMAP_MAX: 0,  # large blocks come from the heap too,
-    TRIM_THRESHOLD: -1,  # which never shrinks,
-    ARENA_MAX: 1,  # and is the only one: a thread's own heap cannot hold such blocks, and is given back when empty
+    TRIM_THRESHOLD: -1,  # which never shrinks
 }
 
 
 def keep_memory() -> bool:
     """Let the allocator keep what is freed, and say whether it will: it must be GNU's, and the switch not `off`.
 
-    A thread stays with the heap that it began with, so this comes before JAX's first computation: `asyncpatch` calls
-    it when it is imported.
+    JAX reads where to run programs when it starts its CPU devices, so this comes before its first computation:
+    `asyncpatch` calls it when it is imported.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or os.environ.get(SWITCH, "") == OFF:
         return False
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     accepted = [mallopt(parameter, value) for parameter, value in SETTINGS.items()]
     return all(accepted)
