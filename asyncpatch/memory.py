@@ -6,7 +6,7 @@ every page anew: a third of the time of a small network's train step, and more w
 
 The process then holds on to the most memory that it ever had.
 
-The allocator gives every thread a heap of its own, but for the first thread these hold no block of 64 MB, and are given
+The allocator gives every thread a heap of its own. Those of all but the first hold no block of 64 MB, and are given
 back when they are empty. One heap for all is no way out: the compiler's threads wait for each other there, and take a
 third to two thirds longer. So JAX is told to run a program in the thread that calls it instead of one of its own.
 """

@@ -157,7 +157,8 @@ def main(
     known = (*RUNNERS, *((PEER,) if installed else ()))
     unknown = [name for name in only if name not in known]
     if unknown or not seconds > 0:
-        raise ValueError(f"networks are called {', '.join(known)} and run for some seconds; got {unknown or seconds}")
+        names = ", ".join(map(repr, known))
+        raise ValueError(f"networks are called {names} and run for some seconds; got {unknown or seconds}")
     folder.mkdir(parents=True, exist_ok=True)
     device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}"
     rows = {row["network"]: row for row in read_rows(folder / "rows.jsonl")}

@@ -164,6 +164,8 @@ def main(
         title: its heading.
         published: a JSON file of figures to show in brackets beside ours.
     """
+    if not rows.is_file():
+        raise FileNotFoundError(f"there is no file of rows at {rows}; give one that experiments.evaluate wrote")
     theirs = None if published is None else json.loads(published.read_text(encoding="utf-8"))
     print(write_report(read_rows(rows), folder, title, theirs).resolve())
 

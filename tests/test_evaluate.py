@@ -41,6 +41,7 @@ from experiments.parts.rows import (
 from experiments.parts.scores import compared, settle
 from experiments.parts.step_report import paired, verdict
 from experiments.parts.tables import collect, line_names, run_names, summary
+from experiments.report import main as report
 from experiments.report import plot, write_report
 from experiments.steps import main as compare_steps
 from tests.toy_features import Projection
@@ -298,6 +299,8 @@ def test_report_shows_means_errors_published_figures_and_grids(rows, tmp_path):
 def test_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no row to report"):
         write_report([], tmp_path, "nothing")
+    with pytest.raises(FileNotFoundError, match=r"no file of rows at .*nowhere\.jsonl"):
+        report(tmp_path / "nowhere.jsonl", tmp_path)
 
 
 def rows_of_seeds(rows, better, worse):

@@ -55,6 +55,6 @@ def test_seconds_are_those_of_training_alone():
 
 @pytest.mark.parametrize(("only", "seconds"), [(("nobody",), 1.0), (("one",), 0.0), (("one",), float("nan"))])
 def test_unknown_networks_and_no_seconds_are_refused(small, tmp_path, only, seconds):
-    with pytest.raises(ValueError, match="networks are called one, other"):
+    with pytest.raises(ValueError, match="networks are called 'one', 'other'"):
         race.main(tmp_path / "race", seconds=seconds, data=Digits(), only=only)
     assert not (tmp_path / "race").exists()
