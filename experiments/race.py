@@ -7,13 +7,15 @@
 All see the same images in the same order, one time an image (the synchronous law, as diffusers' network knows no
 other), under the same loss, and are judged by the average of their weights on the same noisy versions of the same
 held-out images. Each has the batch, the optimiser and the rate that are best for it; diffusers' has Adam, as its own
-training scripts have. Ours are trained by the trainer itself, so its costs count; compiling and validating do not, for
-nobody. Rows go to `FOLDER/rows.jsonl`, the plot to `FOLDER/race.png`.
+training scripts have. For all, the rate falls to 0 over the last part of the seconds, so that the last loss is what
+these seconds buy, and those before it are not yet. Ours are trained by the trainer itself, so its costs count;
+compiling and validating do not, for nobody. Rows go to `FOLDER/rows.jsonl`, the plot to `FOLDER/race.png`.
 """
 
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +31,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from asyncpatch.config import to_json
 from asyncpatch.data import AbstractSource, Digits, IdxFiles
-from asyncpatch.runs import Experiment, configure, recipe, train_run
+from asyncpatch.runs import Experiment, configure, recipe, train_run, with_cooldown
 from asyncpatch.timesteps import Synchronous
 from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig, commit, read_metrics
 from experiments.parts.command import run_command
@@ -47,6 +49,9 @@ PROBE = 60
 
 LOOKS = 8
 """Validations of a race."""
+
+COOLDOWN = 0.25
+"""The share of the seconds over which the rate falls to 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +104,9 @@ def run_ours(name: str, folder: Path, source: AbstractSource, seconds: float, se
     if not (trained / "metrics.jsonl").is_file():
         train_run(trained, experiment, dataclasses.replace(config, checkpoint_every=PROBE))
     speed = read_metrics(trained)[-2]["images_per_second"]
-    steps = max(PROBE + LOOKS, int(seconds * speed / runner.batch))
+    least = math.ceil(PROBE / (1 - COOLDOWN)) + LOOKS
+    steps = max(least, int(seconds * speed / runner.batch))
+    experiment = with_cooldown(experiment, steps, COOLDOWN)
     train_run(trained, experiment, dataclasses.replace(config, steps=steps, checkpoint_every=max(20, steps // LOOKS)))
     return [look for look in _seen(read_metrics(trained), runner.batch) if look["images"] > PROBE * runner.batch]
 
@@ -169,7 +176,7 @@ def main(
 
             runner = PEER_RUNNER
             experiment = configuration(runner, data, seed)
-            seen = run_peer(experiment, runner.average, seconds, JUDGED, LOOKS)
+            seen = run_peer(experiment, runner.average, seconds, COOLDOWN, JUDGED, LOOKS)
         else:
             runner, seen = RUNNERS[name], run_ours(name, folder, data, seconds, seed)
         rows[name] = {
@@ -179,6 +186,7 @@ def main(
             "batch": runner.batch,
             "optimizer": to_json(runner.optimizer),
             "average": runner.average,
+            "cooldown": COOLDOWN,
             "seed": seed,
             "judged": JUDGED,
             "commit": commit(),

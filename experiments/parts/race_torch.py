@@ -68,8 +68,14 @@ def judged_batches(experiment: Experiment, count: int) -> Iterator[tuple[np.ndar
         yield (*map(np.asarray, parts), batch["label"])
 
 
-def run_peer(experiment: Experiment, average_decay: float, seconds: float, judged: int, looks: int) -> list[dict]:
-    """Train for so many seconds, and judge the averaged weights `looks` times."""
+def run_peer(
+    experiment: Experiment, average_decay: float, seconds: float, cooldown: float, judged: int, looks: int
+) -> list[dict]:
+    """Train for so many seconds, and judge the averaged weights `looks` times.
+
+    The rate falls to 0 over the share `cooldown` of them, at the end, and the average then is no longer than what is
+    left, as in our own trainer.
+    """
     config = experiment.training.optimizer
     rate = config.learning_rate
     torch.manual_seed(experiment.training.seed)
@@ -92,10 +98,13 @@ def run_peer(experiment: Experiment, average_decay: float, seconds: float, judge
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        left = max(0.0, 1 - spent / seconds)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / config.warmup_steps)
+            group["lr"] = rate * min(1.0, (step + 1) / config.warmup_steps, left / cooldown)
         optimizer.step()
         decay = min(average_decay, (1 + step) / (10 + step))
+        if left < cooldown:
+            decay = min(decay, 1 - 1 / max(1.0, left / (1 - left) * step))
         with torch.no_grad():
             for average, value in zip(averaged.parameters(), net.parameters(), strict=True):
                 average.lerp_(value, 1 - decay)
