@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from asyncpatch.config import to_json
-from asyncpatch.runs import Experiment, SamplingConfig, four_tasks, open_batches, open_run, train_run
+from asyncpatch.runs import Experiment, SamplingConfig, four_tasks, open_batches, open_run, train_run, with_cooldown
 from asyncpatch.train import RunConfig, commit, read_metrics
 from experiments.parts.drawing import choose_labels, draw_tasks
 from experiments.parts.loss_curve import loss_curve
 from experiments.parts.page import write_page
+
+COOLDOWN = 0.25
+"""The share of the steps over which the rate falls to 0, as in the race: the same steps come to a lower loss."""
 
 
 def train_and_show(
@@ -21,12 +24,14 @@ def train_and_show(
 ) -> Path:
     """Train in `folder`, or go on there; write `folder/report` and return its page.
 
+    The rate falls at the end, and a run that is prolonged goes on from where it began to.
     The report holds the grids and time-field strips of the four tasks, the loss curve, `config.json` and
     `numbers.json`. At most one batch of images is drawn a task.
     """
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     made_by, begun = commit(), time.monotonic()
+    experiment = with_cooldown(experiment, config.steps, COOLDOWN)
     train_run(folder, experiment, config, sampling=sampling)
     seconds = time.monotonic() - begun
     records = read_metrics(folder)
