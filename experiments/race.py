@@ -131,8 +131,8 @@ def draw(rows: list[dict], path: Path) -> Path:
         name = row["network"] if "batch" in row["network"] else f"{row['network']}, batch {row['batch']}"
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
     axes.set(xlabel="seconds of training", ylabel="validation loss", xscale="log", yscale="log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
