@@ -8,7 +8,7 @@ The process then holds on to the most memory that it ever had.
 
 The allocator gives every thread a heap of its own. Those of all but the first hold no block of 64 MB, and are given
 back when they are empty. One heap for all is no way out: the compiler's threads wait for each other there, and take a
-third to two thirds longer. So JAX is told to run a program in the thread that calls it instead of one of its own.
+quarter to three quarters longer. So JAX is told to run a program in the thread that calls it instead of one of its own.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ import os
 import jax
 
 SWITCH = "ASYNCPATCH_MEMORY"
-"""The environment variable: `off` leaves the allocator as it is."""
+"""The environment variable: `off` leaves the allocator and JAX as they are."""
 
 OFF = "off"
 

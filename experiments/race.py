@@ -31,7 +31,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from asyncpatch.config import to_json
 from asyncpatch.data import AbstractSource, Digits, IdxFiles
-from asyncpatch.runs import Experiment, configure, recipe, train_run, with_cooldown
+from asyncpatch.runs import COOLDOWN, Experiment, configure, recipe, train_run, with_cooldown
 from asyncpatch.timesteps import Synchronous
 from asyncpatch.train import MuonConfig, OptimizerConfig, RunConfig, commit, read_metrics
 from experiments.parts.command import run_command
@@ -49,9 +49,6 @@ PROBE = 60
 
 LOOKS = 8
 """Validations of a race."""
-
-COOLDOWN = 0.25
-"""The share of the seconds over which the rate falls to 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +100,7 @@ def run_ours(name: str, folder: Path, source: AbstractSource, seconds: float, se
     config = RunConfig(steps=PROBE, log_every=20, sample_every=10**9, validation_batches=JUDGED // runner.batch)
     if not (trained / "metrics.jsonl").is_file():
         train_run(trained, experiment, dataclasses.replace(config, checkpoint_every=PROBE))
-    speed = read_metrics(trained)[-2]["images_per_second"]
+    speed = [line["images_per_second"] for line in read_metrics(trained) if "images_per_second" in line][-1]
     least = math.ceil(PROBE / (1 - COOLDOWN)) + LOOKS
     steps = max(least, int(seconds * speed / runner.batch))
     experiment = with_cooldown(experiment, steps, COOLDOWN)

@@ -46,7 +46,9 @@ def test_quickstart_leaves_pictures_numbers_config_and_page(report):
             with Pillow.open(report / name) as picture:
                 assert min(picture.size) > 50
             assert f'src="{name}"' in page
-    assert json.loads((report / "config.json").read_text())["network"]["base"] == 32
+    config = json.loads((report / "config.json").read_text())
+    assert config["network"]["base"] == 32
+    assert config["training"]["cooldown"] == {"type": "Cooldown", "start": 2, "steps": 1}
     numbers = json.loads((report / "numbers.json").read_text())
     assert np.isfinite(float(numbers["training loss"]))
     assert np.isfinite(float(numbers["validation loss"]))

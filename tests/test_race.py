@@ -25,7 +25,7 @@ def small(monkeypatch):
     )
 
 
-def test_networks_are_compared_by_seconds_of_training(small, tmp_path):
+def test_networks_are_compared_by_seconds_of_training(small, tmp_path, monkeypatch):
     rows = race.main(tmp_path, seconds=0.2, data=Digits(), only=("one", "other"))
     assert [row["network"] for row in rows] == ["one", "other"]
     for row in rows:
@@ -37,6 +37,14 @@ def test_networks_are_compared_by_seconds_of_training(small, tmp_path):
         assert picture.width > 500
     kept = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert kept == rows
+
+    first, second = rows
+    monkeypatch.setattr(race, "LOOKS", 13)  # which makes the shortest race ten steps longer
+    longer, untouched = race.main(tmp_path, seconds=0.2, data=Digits(), only=("one",))
+    assert longer["seen"][-1]["images"] == first["seen"][-1]["images"] + 80
+    images = [point["images"] for point in longer["seen"]]
+    assert images == sorted(set(images))
+    assert untouched == second
 
 
 def test_seconds_are_those_of_training_alone():

@@ -30,6 +30,7 @@ from asyncpatch.runs.perceptual import AbstractPerceptual as AbstractPerceptual
 from asyncpatch.runs.perceptual import LpipsOnAlexNet as LpipsOnAlexNet
 from asyncpatch.runs.perceptual import LpipsOnVgg16 as LpipsOnVgg16
 from asyncpatch.runs.perceptual import NoPerceptual as NoPerceptual
+from asyncpatch.runs.recipes import COOLDOWN as COOLDOWN
 from asyncpatch.runs.recipes import RECIPES as RECIPES
 from asyncpatch.runs.recipes import Recipe as Recipe
 from asyncpatch.runs.recipes import recipe as recipe

@@ -23,6 +23,9 @@ class Recipe:
     """How long to train, and how often to report, sample and save."""
 
 
+COOLDOWN = 0.25
+"""The share of a run of minutes, at its end, over which the rate falls to 0."""
+
 PAPER = Recipe(OptimizerConfig(learning_rate=3e-5, warmup_steps=10_000), 512, 0.999, RunConfig())
 
 RECIPES = {

@@ -9,14 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from asyncpatch.config import to_json
-from asyncpatch.runs import Experiment, SamplingConfig, four_tasks, open_batches, open_run, train_run, with_cooldown
+from asyncpatch.runs import (
+    COOLDOWN,
+    Experiment,
+    SamplingConfig,
+    four_tasks,
+    open_batches,
+    open_run,
+    train_run,
+    with_cooldown,
+)
 from asyncpatch.train import RunConfig, commit, read_metrics
 from experiments.parts.drawing import choose_labels, draw_tasks
 from experiments.parts.loss_curve import loss_curve
 from experiments.parts.page import write_page
-
-COOLDOWN = 0.25
-"""The share of the steps over which the rate falls to 0, as in the race: the same steps come to a lower loss."""
 
 
 def train_and_show(
