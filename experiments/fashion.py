@@ -19,7 +19,7 @@ from experiments.parts.show import train_and_show
 def fashion(
     folder: Path = Path("runs/fashion"),
     data: Path = DEBIAN_FOLDER,
-    steps: int = recipe("fashion").run.steps,
+    steps: int = recipe("fashion-small").run.steps,
     sampling: SamplingConfig = SamplingConfig(patch=8),
     seed: int = 0,
 ) -> Path:
@@ -34,7 +34,7 @@ def fashion(
     """
     experiment = configure(
         fashion_mnist(data),
-        "fashion",
+        "fashion-small",
         AsyncPatch((1, 2, 4, 8, 16, 32)),
         pad_to=32,
         seed=seed,
@@ -44,7 +44,7 @@ def fashion(
         "python -m experiments.fashion",
         folder,
         experiment,
-        dataclasses.replace(recipe("fashion").run, steps=steps),
+        dataclasses.replace(recipe("fashion-small").run, steps=steps),
         sampling,
     )
 

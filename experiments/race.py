@@ -61,10 +61,14 @@ class Runner:
     average: float = 0.998
 
 
-FASHION = recipe("fashion")
+def usual(name: str) -> Runner:
+    """A preset as its recipe trains it."""
+    return Runner(name, recipe(name).batch_size, recipe(name).optimizer, recipe(name).ema_decay)
+
 
 RUNNERS = {
-    "fashion": Runner("fashion", FASHION.batch_size, FASHION.optimizer, FASHION.ema_decay),
+    "fashion-small": usual("fashion-small"),
+    "fashion": usual("fashion"),
     "fashion, Adam": Runner("fashion", 16, OptimizerConfig(1e-3, 100)),
     "miniature": Runner("miniature", 16, MuonConfig(5e-3, 100)),
     "miniature, Adam": Runner("miniature", 16, OptimizerConfig(1.5e-3, 100)),
