@@ -229,7 +229,9 @@ def test_images_that_do_not_fit_are_refused_before_compute(config, shape, messag
 
 
 def test_unknown_preset_is_refused_by_name():
-    with pytest.raises(ValueError, match="no preset is called '60M'; choose one of digits, fashion, fashion-small, mini"):
+    with pytest.raises(
+        ValueError, match="no preset is called '60M'; choose one of digits, fashion, fashion-small, mini"
+    ):
         preset("60M", channels=3, num_classes=1000)
 
 
