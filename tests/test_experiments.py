@@ -48,7 +48,7 @@ def test_quickstart_leaves_pictures_numbers_config_and_page(report):
             assert f'src="{name}"' in page
     config = json.loads((report / "config.json").read_text())
     assert config["network"]["base"] == 32
-    assert config["training"]["cooldown"] == {"type": "Cooldown", "start": 2, "steps": 1}
+    assert config["training"]["cooldown"] == {"type": "Cooldown", "start": 1, "steps": 2}
     numbers = json.loads((report / "numbers.json").read_text())
     assert np.isfinite(float(numbers["training loss"]))
     assert np.isfinite(float(numbers["validation loss"]))
