@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from asyncpatch.nn.products import product
 from experiments.bench import bench_card
 from experiments.parts.bench_layers import products
 
@@ -39,6 +40,10 @@ def test_products_inside_loops_are_counted_as_often_as_they_run():
         return jax.lax.scan(lambda x, _: (x @ square, None), x, None, length=7)[0]
 
     assert total(loop, jnp.ones((3, 5))) == 7 * 2 * 3 * 5 * 5
+
+
+def test_products_of_tokens_are_counted():
+    assert total(jax.vmap(product, (0, None)), jnp.ones((3, 2, 2, 5)), jnp.ones((5, 7))) == 2 * 12 * 5 * 7
 
 
 def test_equal_products_are_one_row():

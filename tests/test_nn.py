@@ -23,7 +23,8 @@ from asyncpatch.nn import (
 )
 from asyncpatch.nn.blocks import attend, attention_kernel
 from asyncpatch.nn.ends import PatchEnds
-from asyncpatch.nn.layers import Conv, draw_weights, time_features
+from asyncpatch.nn.layers import RMS_EPSILON, Conv, draw_weights, time_features, unit_rms
+from asyncpatch.nn.products import product
 from asyncpatch.nn.transformer import MODULATIONS, Block, Turns
 from asyncpatch.noise_schedule import RectifiedFlow
 from asyncpatch.shapes import NULL_LABEL
@@ -379,3 +380,51 @@ def test_depth_of_the_transformer_costs_no_compile_time():
     assert program_size(TOKENS) == program_size(dataclasses.replace(TOKENS, depth=7))
     wrong_twin = dataclasses.replace(PIXELS, blocks=2)
     assert program_size(PIXELS) < program_size(wrong_twin)
+
+
+def _same_with_derivatives(function, reference, *inputs):
+    """Values, tangents, gradients and the tangents of gradients."""
+    keys = jr.split(jr.key(9), len(inputs))
+    tangents = tuple(jr.normal(key, x.shape) for key, x in zip(keys, inputs, strict=True))
+
+    def told(function):
+        def gradient(*inputs):
+            return jax.grad(lambda *inputs: jnp.sum(jnp.sin(function(*inputs))), tuple(range(len(inputs))))(*inputs)
+
+        return jax.jvp(function, inputs, tangents), jax.jvp(gradient, inputs, tangents)
+
+    for ours, theirs in zip(jax.tree.leaves(told(function)), jax.tree.leaves(told(reference)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [None, (0, None), (2, None), (None, 0), (1, 1)])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_product_of_tokens_is_the_matrix_product_however_it_is_mapped(axes, compiled):
+    keys = jr.split(jr.key(0))
+    shape, kernel = [3, 2, 4], [4, 5]
+    if axes is not None and axes[0] is not None:
+        shape.insert(axes[0], 6)
+    if axes is not None and axes[1] is not None:
+        kernel.insert(axes[1], 6)
+    inputs = jr.normal(keys[0], shape), jr.normal(keys[1], kernel)
+    ours, theirs = (f if axes is None else jax.vmap(f, axes) for f in (product, jnp.matmul))
+    _same_with_derivatives(jax.jit(ours) if compiled else ours, theirs, *inputs)
+
+
+def test_gradient_of_a_weight_is_one_matrix_product_over_all_tokens_of_all_images():
+    def loss(weight, images):
+        return jnp.sum(jnp.sin(jax.vmap(jax.checkpoint(product), (0, None))(images, weight)))
+
+    found = str(jax.make_jaxpr(jax.grad(loss))(jnp.ones((4, 5)), jnp.ones((6, 3, 2, 4))))
+    assert "dimension_numbers=(([0], [0]), ([], []))" in found
+
+
+def test_slope_of_normalisation_is_that_of_its_formula():
+    def formula(x):
+        return x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + RMS_EPSILON)
+
+    x = jr.normal(jr.key(0), (3, 2, 8)).at[0, 0].multiply(1e-3)
+    _same_with_derivatives(unit_rms, formula, x[1:])
+    assert jax.grad(lambda x: jnp.sum(unit_rms(x) ** 3))(jnp.zeros(4)).tolist() == [0.0] * 4
+    small = [jax.jvp(f, (x[0],), (jnp.ones_like(x[0]),))[1] for f in (unit_rms, formula)]
+    np.testing.assert_allclose(*small, rtol=1e-3)

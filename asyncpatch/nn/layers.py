@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from asyncpatch.nn.draw import unit_normals
+from asyncpatch.nn.products import product
 from asyncpatch.shapes import TimeField
 from asyncpatch.sharding import gathered
 
@@ -62,7 +63,7 @@ class Conv(eqx.Module):
     def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "height width outputs"]:
         weight = gathered(self.weight)
         if weight.shape[0] == 1:
-            return x @ weight[0, 0] + self.bias[None, None]
+            return product(x, weight[0, 0]) + self.bias[None, None]
         convolved = jax.lax.conv_general_dilated(
             x[None], weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
@@ -81,10 +82,26 @@ class RMSNorm(eqx.Module):
         return unit_rms(x) * self.gain[None, None]
 
 
+@jax.custom_jvp
 def unit_rms(x: Float[Array, "*shape channel"]) -> Float[Array, "*shape channel"]:
     """Divide by the root mean square over the last axis, which is taken in float32 whatever the input's type."""
+    return x * _one_over_rms(x)
+
+
+@unit_rms.defjvp
+def _slope_of_unit_rms(primals, tangents):
+    """The tangent without its part along the result. JAX's own rule says the same in twice as many operations."""
+    (x,), (slope,) = primals, tangents
+    factor = _one_over_rms(x)
+    result = x * factor
+    products = result.astype(jnp.float32) * slope.astype(jnp.float32)
+    along = jnp.mean(products, axis=-1, keepdims=True).astype(x.dtype)
+    return result, factor * (slope - result * along)
+
+
+def _one_over_rms(x: Float[Array, "*shape channel"]) -> Float[Array, "*shape 1"]:
     mean_square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(mean_square + RMS_EPSILON).astype(x.dtype)
+    return jax.lax.rsqrt(mean_square + RMS_EPSILON).astype(x.dtype)
 
 
 def time_features(t: TimeField) -> Float[Array, "height width features"]:
@@ -112,6 +129,10 @@ class Film(eqx.Module):
         features: Float[Array, "rows cols features"],
         embedding: Float[Array, " embedding"],
     ) -> Float[Array, "height width channel"]:
-        from_time = features @ gathered(self.from_time)
-        scale, shift = jnp.split(from_time + (embedding @ gathered(self.from_label))[None, None], 2, axis=-1)
+        from_label = (embedding @ gathered(self.from_label))[None, None]
+        # Scale and shift are two products: the halves of one would be cut apart, and their gradients joined.
+        to_scale, to_shift = jnp.split(gathered(self.from_time), 2, axis=-1)
+        label_scale, label_shift = jnp.split(from_label, 2, axis=-1)
+        scale = product(features, to_scale) + label_scale
+        shift = product(features, to_shift) + label_shift
         return unit_rms(x) * (1 + scale) + shift

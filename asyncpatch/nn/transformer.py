@@ -35,6 +35,7 @@ from asyncpatch.nn.base import AbstractFieldNetwork, AbstractNetworkConfig
 from asyncpatch.nn.blocks import attend
 from asyncpatch.nn.ends import PatchEnds
 from asyncpatch.nn.layers import TIME_FEATURES, Conv, draw_weights, unit_rms
+from asyncpatch.nn.products import product
 from asyncpatch.sharding import gathered
 from asyncpatch.tokens import pool
 
@@ -194,7 +195,7 @@ class Transformer(AbstractFieldNetwork):
         x, pixels = self.ends.enter(z, features, embedding)
         pooled = features if features.shape[:2] == (1, 1) else pool(features, config.patch)
         from_label = embedding @ gathered(self.from_label)
-        modulation = pooled @ gathered(self.from_time) + from_label[None, None]
+        modulation = product(pooled, gathered(self.from_time)) + from_label[None, None]
         turns = Turns.of_grid(*x.shape[:2], config.head, x.dtype)
 
         def run(x, block_and_key):

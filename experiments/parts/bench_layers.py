@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax.extend import core
 
-PRODUCTS = ("conv_general_dilated", "dot_general")
+from asyncpatch.nn.products import product_p
+
+PRODUCTS = ("conv_general_dilated", "dot_general", product_p.name)
 
 PEAK_SIDE = 2048
 """Side of the square matrices whose product says what the machine can do."""
@@ -46,6 +48,8 @@ class Product:
         """Of one: twice the multiplications."""
         left, right = (operand.shape for operand in self.operands)
         out = jax.eval_shape(self.run, *self.operands).shape
+        if self.equation.primitive is product_p:
+            return 2.0 * math.prod(out) * left[-1]
         if self.equation.primitive.name == "dot_general":
             (contracted, _), _ = self.equation.params["dimension_numbers"]
             return 2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted)
@@ -79,12 +83,15 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
                 yield from _equations(getattr(value, "jaxpr", value))
 
 
-def seconds_of(call: Callable, *arguments, rounds: int = 10) -> float:
-    """Median of a compiled function's calls."""
+def seconds_of(call: Callable, *arguments, rounds: int = 10, least: float = 0.1) -> float:
+    """Median of a compiled function's calls, of so many that they fill `least` seconds.
+
+    Of a short one the first few are slower: threads wake up, and memory has not been touched.
+    """
     compiled = jax.jit(call)
     jax.block_until_ready(compiled(*arguments))
     taken = []
-    for _ in range(rounds):
+    while len(taken) < rounds or sum(taken) < least:
         begun = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
         taken.append(time.perf_counter() - begun)
