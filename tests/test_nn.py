@@ -71,7 +71,7 @@ def parameters(config):
     [
         ("digits", 0, 1e6),
         ("fashion", 0, 5e6),
-        ("fashion-small", 0.45e6, 0.55e6),
+        ("fashion-small", 0.27e6, 0.32e6),
         ("miniature", 0, 1e6),
         ("60m", 57e6, 63e6),
         ("600m", 600e6, 630e6),

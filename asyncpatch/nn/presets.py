@@ -12,7 +12,7 @@ PRESETS: dict[str, AbstractNetworkConfig] = {
         channels=1, num_classes=10, base=32, multipliers=(1, 2), blocks=1, attention=(False, True), head=32
     ),
     "fashion": LeanUNetConfig(channels=1, num_classes=10, widths=(16, 64, 128), blocks=(1, 1)),
-    "fashion-small": LeanUNetConfig(channels=1, num_classes=10, widths=(16, 32, 96), blocks=(2, 1)),
+    "fashion-small": LeanUNetConfig(channels=1, num_classes=10, widths=(32, 32, 64), blocks=(1, 1)),
     "miniature": UNetConfig(
         channels=1,
         num_classes=10,
