@@ -1,4 +1,4 @@
-"""Train on Fashion-MNIST at 32x32 and sample four ways, in a quarter of an hour on two CPU cores.
+"""Train on Fashion-MNIST at 32x32 and sample four ways, in ten minutes on two CPU cores.
 
     apt-get install dataset-fashion-mnist
     python -m experiments.fashion
