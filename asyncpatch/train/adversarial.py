@@ -22,6 +22,7 @@ from asyncpatch.train.batch import Batch
 from asyncpatch.train.learner import AbstractLearner, Moved, Turn, descend
 from asyncpatch.train.microbatches import image_keys, summed
 from asyncpatch.train.optimizers import AbstractOptimizerConfig
+from asyncpatch.train.packed import packed_like
 from asyncpatch.train.settings import TrainConfig
 
 NUMBERS = ("loss", "reconstruction", "perceptual", "quantisation", "adversarial_weight", "discriminator_loss")
@@ -92,6 +93,7 @@ class Adversarial(AbstractLearner):
         zeros = none, jnp.zeros(len(codes)), jnp.zeros_like(codes)
         sums, counts, latents = summed(part, zeros, turn.batch, parts, turn.mesh)
         gradients, of_judge, numbers = jax.tree.map(lambda sums: sums / parts, sums)
+        gradients = packed_like(memory.moments, gradients)
 
         autoencoder, moments = descend(turn, turn.config.optimizer, trained, gradients, memory.moments)
         judge = descend(
@@ -110,6 +112,9 @@ class Adversarial(AbstractLearner):
             gradient_norm=optax.tree.norm((gradients, of_judge)),
             details=details,
         )
+
+    def packs(self, config: TrainConfig) -> bool:
+        return config.optimizer.elementwise
 
     def _gradients(
         self, trained: Autoencoder, judge: Discriminator, batch: Batch, key: PRNGKeyArray, started: Array

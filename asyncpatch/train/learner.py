@@ -22,6 +22,7 @@ from asyncpatch.shapes import NULL_LABEL, Image, Label
 from asyncpatch.train.batch import Batch
 from asyncpatch.train.microbatches import image_keys, summed
 from asyncpatch.train.optimizers import AbstractOptimizerConfig
+from asyncpatch.train.packed import Packed, packed_like
 from asyncpatch.train.settings import TrainConfig
 
 Make = Callable[[PRNGKeyArray], PyTree]
@@ -60,7 +61,8 @@ class AbstractLearner(abc.ABC):
     To write one more: a frozen dataclass that is hashable, as equal learners share one compiled program; `build`, whose
     first part is what is trained, averaged and opened again, and whose second, the memory, is all else that must go on
     after a resume; and `update`, which works off `turn.config.accumulation` microbatches by `summed`. Both trees have
-    the same structure and types before and after. Enrol it in `LEARNERS` of `tests/test_learners.py`.
+    the same structure and types before and after. If all of the memory that is like the weights goes through `descend`,
+    let `packs` say so. Enrol it in `LEARNERS` of `tests/test_learners.py`.
     """
 
     @abc.abstractmethod
@@ -70,6 +72,10 @@ class AbstractLearner(abc.ABC):
     @abc.abstractmethod
     def update(self, trained: PyTree, memory: PyTree, turn: Turn) -> Moved:
         """Both after one batch. Runs inside `jit`."""
+
+    def packs(self, config: TrainConfig) -> bool:
+        """Whether parts of the memory that are like the weights may come packed, as `descend` can take them."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +91,12 @@ class Descent(AbstractLearner):
 
     def update(self, trained: PyTree, memory: PyTree, turn: Turn) -> Moved:
         loss, gradients = self._loss_and_gradients(trained, turn)
+        gradients = packed_like(memory, gradients)
         moved, memory = descend(turn, turn.config.optimizer, trained, gradients, memory)
         return Moved(moved, memory, loss, optax.tree.norm(gradients), {})
+
+    def packs(self, config: TrainConfig) -> bool:
+        return config.optimizer.elementwise
 
     def _loss_and_gradients(self, trained: PyTree, turn: Turn) -> tuple[Float[Array, ""], PyTree]:
         """Mean loss and gradient of the batch."""
@@ -116,11 +126,17 @@ class Descent(AbstractLearner):
 def descend(
     turn: Turn, optimizer: AbstractOptimizerConfig, weights: PyTree, gradients: PyTree, memory: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """The weights and the optimiser's memory after one update, which the run's cooldown shortens."""
+    """The weights and the optimiser's memory after one update, which the run's cooldown shortens.
+
+    The gradients are packed as the memory is (`packed_like`).
+    """
+    trainable = packed_like(memory, eqx.filter(weights, eqx.is_inexact_array))
     # optax 0.2.8 mixes int32 and float32 in Adam's bias correction, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        updates, memory = optimizer.build().update(gradients, memory, eqx.filter(weights, eqx.is_inexact_array))
+        updates, memory = optimizer.build().update(gradients, memory, trainable)
     if turn.config.cooldown is not None:
         factor = turn.config.cooldown.factor_at(turn.step)
         updates = jax.tree.map(lambda update: factor.astype(update.dtype) * update, updates)
+    if isinstance(updates, Packed):
+        updates = updates.unpack()
     return eqx.apply_updates(weights, updates), memory

@@ -35,7 +35,7 @@ from asyncpatch.train.processes import agree
 from asyncpatch.train.record import VALIDATION_LOSS
 from asyncpatch.train.report import Reporter
 from asyncpatch.train.settings import RunConfig, TrainConfig
-from asyncpatch.train.state import NonFiniteLossError, TrainState, abstract_state, init_state
+from asyncpatch.train.state import NonFiniteLossError, TrainState, abstract_state, as_trees, carried, init_state
 from asyncpatch.train.step import flat_train_step
 from asyncpatch.train.validation import Validation
 
@@ -91,7 +91,7 @@ def train(
             validation.rehearse(state, config, mesh)
         _write_config(folder, written)
         start = int(state.step)
-        arrays, rest = flatten(state)
+        arrays, rest = flatten(carried(state, learner, config, mesh))
         del state  # its buffers are reused by the first step
         take_step = flat_train_step(rest, learner, config, run.log_every, mesh)
 
@@ -118,7 +118,7 @@ def train(
                 if scheduled or stop or pictured or evaluated:
                     reporter.settle()
                     with reporter.away():
-                        state, figures = unflatten(arrays, rest), {}
+                        state, figures = as_trees(unflatten(arrays, rest)), {}
                         if validation is not None and scheduled:
                             with extras.attempt("validation", step):
                                 losses = validation.measure(state, config, mesh, run)
@@ -139,7 +139,7 @@ def train(
                         del state
                 if stop and not last:
                     raise SystemExit(TERMINATED_STATUS)
-    return unflatten(arrays, rest)
+    return as_trees(unflatten(arrays, rest))
 
 
 def _write_config(folder: Place, written: Json) -> None:

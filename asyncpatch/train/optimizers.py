@@ -5,6 +5,7 @@ How the rate falls at the end is not theirs but the run's (`asyncpatch.train.Coo
 
 import abc
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ class AbstractOptimizerConfig(abc.ABC):
     To write one more: a frozen dataclass with `rule`. Give it a line in `asyncpatch.config.names`, and in `OPTIMIZERS`
     of `tests/test_optimizers.py`.
     """
+
+    elementwise: ClassVar[bool] = False
+    """Whether a number moves by its own slopes alone, whatever array it is in; but for the clipping."""
 
     learning_rate: float = 3e-5
     warmup_steps: int = 10_000
@@ -57,6 +61,8 @@ class AbstractOptimizerConfig(abc.ABC):
 @dataclass(frozen=True)
 class OptimizerConfig(AbstractOptimizerConfig):
     """Adam: the recipe of the paper (docs/theory.md). `eps` is added to the root of the second moment."""
+
+    elementwise: ClassVar[bool] = True
 
     b1: float = field(default=0.9, kw_only=True)
     b2: float = field(default=0.99, kw_only=True)

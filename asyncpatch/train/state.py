@@ -4,14 +4,19 @@ The random key of a step and the position in the data are functions of `TrainCon
 `step` saves both, and no key is ever stored.
 """
 
+import dataclasses
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from asyncpatch.sharding import FSDP
 from asyncpatch.train.learner import AbstractLearner
-from asyncpatch.train.mesh import abstract_weights, constrain_weights, sharing_weights
+from asyncpatch.train.mesh import abstract_weights, constrain_weights, replicated, sharing_weights
+from asyncpatch.train.packed import is_packed, packing_of
 from asyncpatch.train.settings import TrainConfig
 
 NEVER = -1
@@ -65,6 +70,32 @@ def init_state(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> Tra
 def abstract_state(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
     """The shapes and shardings of `init_state`, without drawing anything."""
     return abstract_weights(mesh, eqx.filter_eval_shape(_build, learner, config, mesh))
+
+
+def carried(state: TrainState, learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
+    """A state as the train step takes it: on CPU devices of one process its average is packed, and what is like the
+    weights in its memory if the learner says so. Large arrays are shared with the state, not copied."""
+    weights = eqx.filter(state.denoiser, eqx.is_inexact_array)
+    packing, of_average = packing_of(weights), packing_of(state.ema)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    if packing is None or of_average is None or not on_cpu or mesh.shape[FSDP] > 1 or jax.process_count() > 1:
+        return state
+
+    def like_the_weights(part: PyTree) -> bool:
+        return packing_of(part) == packing
+
+    def packed(part: PyTree) -> PyTree:
+        return packing.put(part, replicated(mesh)) if like_the_weights(part) else part
+
+    memory = state.opt_state
+    if learner.packs(config):
+        memory = jax.tree.map(packed, memory, is_leaf=like_the_weights)
+    return dataclasses.replace(state, ema=of_average.put(state.ema, replicated(mesh)), opt_state=memory)
+
+
+def as_trees(state: TrainState) -> TrainState:
+    """The state that was `carried`."""
+    return jax.tree.map(lambda part: part.fetch() if is_packed(part) else part, state, is_leaf=is_packed)
 
 
 def _build(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:

@@ -23,8 +23,9 @@ from asyncpatch.train.flat import Rest, flatten, unflatten
 from asyncpatch.train.learner import AbstractLearner, Turn
 from asyncpatch.train.mesh import constrain_weights, replicated, sharing_weights
 from asyncpatch.train.microbatches import image_keys
+from asyncpatch.train.packed import Packed
 from asyncpatch.train.settings import TrainConfig
-from asyncpatch.train.state import NEVER, TrainState, step_key, validation_key
+from asyncpatch.train.state import NEVER, TrainState, as_trees, carried, step_key, validation_key
 
 ErrorsFunction = Callable[
     [PyTree, PRNGKeyArray, Image, Label], tuple[Float[Array, "height width"], Float[Array, "height width"]]
@@ -67,7 +68,10 @@ FlatStep = Callable[[list[Array], Batch], tuple[list[Array], StepMetrics]]
 
 @functools.lru_cache(maxsize=8)
 def flat_train_step(rest: Rest, learner: AbstractLearner, config: TrainConfig, log_every: int, mesh: Mesh) -> FlatStep:
-    """The program of all steps of a run: nothing but arrays and a batch is looked at when it is called."""
+    """The program of all steps of a run: nothing but arrays and a batch is looked at when it is called.
+
+    `rest` is that of a state that is `carried`.
+    """
 
     def train_step(arrays: list[Array], batch: Batch) -> tuple[list[Array], StepMetrics]:
         state, metrics = _update(StepInputs(batch, learner, config, log_every, mesh), unflatten(arrays, rest))
@@ -78,10 +82,10 @@ def flat_train_step(rest: Rest, learner: AbstractLearner, config: TrainConfig, l
 
 def train_step(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetrics]:
     """One update. The buffers of `state` are reused for the result: do not touch it afterwards."""
-    arrays, rest = flatten(state)
+    arrays, rest = flatten(carried(state, inputs.learner, inputs.config, inputs.mesh))
     step = flat_train_step(rest, inputs.learner, inputs.config, inputs.log_every, inputs.mesh)
     arrays, metrics = step(arrays, inputs.batch)
-    return unflatten(arrays, rest), metrics
+    return as_trees(unflatten(arrays, rest)), metrics
 
 
 def _update(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetrics]:
@@ -153,7 +157,7 @@ def _average(ema: PyTree, denoiser: PyTree, decay: Float[Array, ""]) -> PyTree:
     def move(average, weight):
         return decay * average + (1 - decay) * weight if eqx.is_inexact_array(average) else weight
 
-    return jax.tree.map(move, ema, denoiser)
+    return jax.tree.map(move, ema, ema.packing.pack(denoiser) if isinstance(ema, Packed) else denoiser)
 
 
 def _select(condition, accepted: PyTree, refused: PyTree) -> PyTree:
