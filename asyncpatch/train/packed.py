@@ -63,10 +63,11 @@ class Packed(eqx.Module):
 
     def unpack(self) -> PyTree:
         """The tree, inside a program."""
-        # Behind a barrier, a start is no part of the kernel that reads from it, so equal shapes share one.
-        starts = jax.lax.optimization_barrier([jnp.int32(start) for start, _ in self._places()])
+        # Behind a barrier and in an array of two, which XLA never writes into the kernel that reads there, a start is an
+        # argument: arrays of one shape share a kernel.
+        starts = jax.lax.optimization_barrier([np.array([start, -1], np.int32) for start, _ in self._places()])
         parts = [
-            jax.lax.dynamic_slice(self.vector, (start,), (size,)).reshape(shape)
+            jax.lax.dynamic_slice(self.vector, (start[0],), (size,)).reshape(shape)
             for start, (_, size), shape in zip(starts, self._places(), self._shapes(), strict=True)
         ]
         return self._tree(parts)
