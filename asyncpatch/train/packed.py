@@ -63,8 +63,8 @@ class Packed(eqx.Module):
 
     def unpack(self) -> PyTree:
         """The tree, inside a program."""
-        # Behind a barrier and in an array of two, which XLA never writes into the kernel that reads there, a start is an
-        # argument: arrays of one shape share a kernel.
+        # Behind a barrier and in an array of two, which XLA never writes into the kernel that reads there, a start is
+        # an argument: arrays of one shape share a kernel.
         starts = jax.lax.optimization_barrier([np.array([start, -1], np.int32) for start, _ in self._places()])
         parts = [
             jax.lax.dynamic_slice(self.vector, (start[0],), (size,)).reshape(shape)
