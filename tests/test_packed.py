@@ -64,12 +64,14 @@ def test_a_packed_tree_is_the_tree(inside):
     assert [getattr(leaf, "shape", leaf) for leaf in put.apart] == [(), (LARGE,), "a word"]
 
 
-def test_what_is_fetched_outlives_the_vector():
-    tree = {"weight": jnp.arange(6.0).reshape(2, 3)}
+def test_what_is_fetched_outlives_a_vector_that_the_next_step_reuses():
+    tree = {"weight": jnp.arange(64.0).reshape(8, 8)}
     put = packing_of(tree).put(tree, replicated(MESH))
-    fetched = put.fetch()
-    jax.jit(lambda vector: vector + 1.0, donate_argnums=0)(put.vector)
+    made = replace(put, vector=jax.jit(lambda vector: vector + 0.0)(put.vector))  # as a step makes it
+    fetched = made.fetch()
+    jax.jit(lambda vector: vector + 1.0, donate_argnums=0)(made.vector)
     np.testing.assert_array_equal(fetched["weight"], tree["weight"])
+    assert made.vector.is_deleted()  # a view of it, in the place of a copy, would keep it
 
 
 @every_learner

@@ -3,6 +3,7 @@
 For every array that an optimiser moves, XLA compiles several kernels for a CPU: together more than the gradient of a
 network has. Within a step, moments and moving average are nowhere needed by layer, so a run on a CPU carries them
 packed (`carried` in `asyncpatch.train.state`); all else, checkpoints and samplers included, sees them as trees.
+`optax.flatten` would put its vectors into checkpoints, and cuts them apart by a kernel for each array.
 
 Invariant: packing and unpacking change no bit.
 """
@@ -20,7 +21,6 @@ from jaxtyping import Array, Float, PyTree
 
 LARGE = 2**18
 """Arrays with so many entries stay apart: they are few, and to join them would take a large network's time."""
-
 
 MULTIPLE = 2**12
 """The vector is filled up to a multiple of this with zeros: of other lengths XLA's loops take one number at a time."""

@@ -73,8 +73,11 @@ def abstract_state(learner: AbstractLearner, config: TrainConfig, mesh: Mesh) ->
 
 
 def carried(state: TrainState, learner: AbstractLearner, config: TrainConfig, mesh: Mesh) -> TrainState:
-    """A state as the train step takes it: on CPU devices of one process its average is packed, and what is like the
-    weights in its memory if the learner says so. Large arrays are shared with the state, not copied."""
+    """A state as a run's program carries it, whose large arrays are those of the state.
+
+    On CPU devices of one process the average is packed, and what is like the weights in the memory if the learner says
+    so; elsewhere it is the state itself.
+    """
     weights = eqx.filter(state.denoiser, eqx.is_inexact_array)
     packing, of_average = packing_of(weights), packing_of(state.ema)
     on_cpu = mesh.devices.flat[0].platform == "cpu"

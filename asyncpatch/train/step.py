@@ -70,7 +70,7 @@ FlatStep = Callable[[list[Array], Batch], tuple[list[Array], StepMetrics]]
 def flat_train_step(rest: Rest, learner: AbstractLearner, config: TrainConfig, log_every: int, mesh: Mesh) -> FlatStep:
     """The program of all steps of a run: nothing but arrays and a batch is looked at when it is called.
 
-    `rest` is that of a state that is `carried`.
+    `rest` is that of a state, `carried` or as it is.
     """
 
     def train_step(arrays: list[Array], batch: Batch) -> tuple[list[Array], StepMetrics]:
