@@ -13,11 +13,12 @@ from pathlib import Path
 import grain
 import numpy as np
 import pytest
+import sklearn.datasets
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.datasets import load_sample_images
+from sklearn.datasets import load_digits, load_sample_images
 
 from asyncpatch.data import (
     AbstractRecords,
@@ -36,6 +37,7 @@ from asyncpatch.data import (
     TextureCrops,
     batches,
     check_image,
+    digits,
     hold_out,
     to_float,
     to_uint8,
@@ -181,6 +183,18 @@ def test_digits_span_the_whole_range():
     records = Digits().open()
     assert (len(records), records.shape, len(records.class_names)) == (1797, (8, 8, 1), 10)
     assert (records.images.min(), records.images.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(("name", "moved"), [("FILE", "sklearn/moved.csv.gz"), ("load_digits", None)])
+def test_digits_are_those_that_scikit_learn_loads(name, moved, monkeypatch):
+    """By its function where the file is elsewhere, and from the file where there is no such function."""
+    theirs = load_digits()
+    monkeypatch.setattr(digits if name == "FILE" else sklearn.datasets, name, moved)
+    records = Digits().open()
+    assert np.array_equal(records.images[..., 0], np.rint(theirs.images * 255 / 16))
+    assert np.array_equal(records.labels, theirs.target)
+    assert records.labels.dtype == np.int32
+    assert records.class_names == tuple(map(str, theirs.target_names))
 
 
 def test_idx_reads_what_was_written(tmp_path):
