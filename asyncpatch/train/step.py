@@ -96,19 +96,21 @@ def _update(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetr
     # Without the barrier XLA writes what these two are made of into the update of each weight, again and again.
     finite, decay = jax.lax.optimization_barrier((finite, config.ema_decay_at(step)))
 
+    kept = partial(_select, finite)
     window_loss, window_steps = state.window_loss + moved.loss, state.window_steps + 1
     reported = (step + 1) % inputs.log_every == 0
-    went_on = TrainState(
-        denoiser=moved.trained,
-        ema=_average(state.ema, moved.trained, decay),
-        opt_state=moved.memory,
-        step=step + 1,
-        broken_at=state.broken_at,
-        window_loss=jnp.where(reported, 0.0, window_loss),
-        window_steps=jnp.where(reported, 0, window_steps),
+    # The average reads the weights that are kept, so that XLA writes these in the place of the old ones, uncopied.
+    denoiser = kept(moved.trained, state.denoiser)
+    state = TrainState(
+        denoiser=denoiser,
+        ema=kept(_average(state.ema, denoiser, decay), state.ema),
+        opt_state=kept(moved.memory, state.opt_state),
+        step=kept(step + 1, step),
+        broken_at=jnp.where(finite | (state.broken_at != NEVER), state.broken_at, step),
+        window_loss=kept(jnp.where(reported, 0.0, window_loss), state.window_loss),
+        window_steps=kept(jnp.where(reported, 0, window_steps), state.window_steps),
     )
-    stayed = eqx.tree_at(lambda s: s.broken_at, state, jnp.where(state.broken_at == NEVER, step, state.broken_at))
-    state = constrain_weights(inputs.mesh, _select(finite, went_on, stayed))
+    state = constrain_weights(inputs.mesh, state)
     metrics = StepMetrics(
         loss=window_loss / window_steps.astype(jnp.float32),
         gradient_norm=moved.gradient_norm,
