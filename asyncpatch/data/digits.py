@@ -12,7 +12,7 @@ from asyncpatch.data.base import AbstractSource, InMemoryRecords
 SIZE = 8
 MAX_STROKE = 16  # scikit-learn stores how many of 4x4 bitmap pixels were set, 0 to 16
 FILE = "sklearn/datasets/data/digits.csv.gz"
-"""Where it stores them. The file is read without scikit-learn's code, which is as slow to import as JAX."""
+"""Where it stores them. The file is read without scikit-learn's code, which takes longer to import than JAX."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,6 +138,7 @@ class AbstractFieldNetwork(AbstractNetwork):
         net, z, features = jax.tree.map(
             lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, (self, z, features)
         )
+        # The SiLU of all rows: XLA would move one row's reshape through it, a round of its passes an operation.
         embedding = jax.nn.silu(gathered(net.labels))[jnp.where(label < 0, self.config.num_classes, label)]
         hidden = net.activations(z, features, embedding, key)
         return net.last(hidden).astype(jnp.float32), hidden.astype(jnp.float32)
