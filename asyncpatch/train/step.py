@@ -106,7 +106,7 @@ def _update(inputs: StepInputs, state: TrainState) -> tuple[TrainState, StepMetr
         ema=kept(_average(state.ema, denoiser, decay), state.ema),
         opt_state=kept(moved.memory, state.opt_state),
         step=kept(step + 1, step),
-        broken_at=jnp.where(finite | (state.broken_at != NEVER), state.broken_at, step),
+        broken_at=kept(state.broken_at, step),  # which does not move any more
         window_loss=kept(jnp.where(reported, 0.0, window_loss), state.window_loss),
         window_steps=kept(jnp.where(reported, 0, window_steps), state.window_steps),
     )
